@@ -1,0 +1,12 @@
+"""What steers a run from epoch to epoch: objects with a state that a checkpoint keeps.
+
+Every control has `start_epoch(epoch)` and `end_epoch(epoch, record)`, which return the events that happened, and
+`state_dict()` / `load_state_dict()` with builtins or tensors only. The trainer calls them from nnU-Net's hooks in the
+order of its `controls`, on every rank alike.
+"""
+
+from nnunet_topo.control.event import Control, Event
+from nnunet_topo.control.learning_rate import LearningRateControl
+from nnunet_topo.control.phases import PhaseControl
+
+__all__ = ["Control", "Event", "LearningRateControl", "PhaseControl"]

@@ -1,0 +1,56 @@
+"""Loss weights by phase."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nnunet_topo.control.event import Event
+from nnunet_topo.recipe import Recipe
+from nnunet_topo.schedule.phases import phase_index_at, weights_at
+
+
+class PhaseControl:
+    """Weights of the loss terms in every epoch, and an event when a phase begins.
+
+    The weights are a pure function of recipe and epoch, so a resumed run needs no state to continue a ramp.
+
+    Args:
+        recipe: its phases are followed.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.phase = 0
+        self.weights = weights_at(recipe, 0)
+
+    def start_epoch(self, epoch: int) -> list[Event]:
+        """Set `phase` and `weights` for the epoch; an event when the epoch is the first of a later phase."""
+        self.phase = phase_index_at(self.recipe, epoch)
+        self.weights = weights_at(self.recipe, epoch)
+        if epoch == 0 or phase_index_at(self.recipe, epoch - 1) == self.phase:
+            return []
+        ramp = self.recipe.phases[self.phase].ramp_epochs
+        return [
+            Event(
+                what="phase",
+                why=f"phase {self.phase} begins" + (f", reached over {ramp} epochs" if ramp else ""),
+                before=_positive(self.recipe.phases[self.phase - 1].weights),
+                after=_positive(self.recipe.phases[self.phase].weights),
+            )
+        ]
+
+    def end_epoch(self, epoch: int, record: Mapping[str, Any]) -> list[Event]:
+        """Phases follow the calendar alone: nothing to do."""
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: everything follows from recipe and epoch."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to take up."""
+
+
+def _positive(weights: Mapping[str, float]) -> dict[str, float]:
+    return {name: weight for name, weight in weights.items() if weight > 0}

@@ -1,0 +1,165 @@
+"""Checkpoints that stock nnU-Net reads, written atomically and read back without running code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch._dynamo import OptimizedModule
+
+from nnunet_topo import __version__
+from nnunet_topo.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from nnunet_topo.training.trainers import nnUNetTrainerTopo
+
+TOPO_KEY = "nnunet_topo"
+# Stock nnU-Net keeps NumPy scalars in the logging section of its checkpoints.
+_numpy_core = np.core if int(np.__version__.split(".")[0]) < 2 else np._core
+_NUMPY_SCALARS: list[Any] = [
+    _numpy_core.multiarray.scalar,
+    np.dtype,
+    *{type(np.dtype(code)) for code in "fdbBhHiIlLqQ?"},
+]
+
+
+def bare_network(network: nn.Module) -> nn.Module:
+    """The network without the wrappers of DistributedDataParallel and torch.compile."""
+    module = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+    return module._orig_mod if isinstance(module, OptimizedModule) else module
+
+
+def to_builtins(value: Any) -> Any:
+    """The value with NumPy scalars and arrays turned into Python's own, tensors and everything else left as they are."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: to_builtins(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_builtins(item) for item in value)
+    return value
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], file: str | Path) -> None:
+    """Write a checkpoint so that the file is at every moment either the old one or the new one, whole.
+
+    Args:
+        checkpoint: tensors and builtins only.
+        file: the target; a temporary file beside it is replaced into its place.
+    """
+    target = Path(file)
+    temporary = target.with_name(f"{target.name}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            torch.save(dict(checkpoint), stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(file: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Contents of one of nnU-Net's or our checkpoints, refusing anything that would run code.
+
+    Args:
+        file: a `checkpoint_*.pth`.
+        device: where its tensors go.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, holds unsafe objects or is no nnU-Net checkpoint.
+    """
+    try:
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            checkpoint = torch.load(file, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"checkpoint: expected a file, got none. {file}. Check the path.") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"checkpoint: expected tensors and plain values only, got objects that would run code or a damaged file "
+            f"({_first_line(error)}). {file}. Use a checkpoint that you trust and that is whole."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint: expected a readable file, got {_first_line(error)}. {file}. "
+            "The file is damaged: remove it and continue from another checkpoint of this fold."
+        ) from error
+    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+        raise CheckpointError(
+            f"checkpoint: expected nnU-Net's key 'network_weights', got {type(checkpoint).__name__}. {file}. "
+            "Name a checkpoint that nnUNetv2_train wrote."
+        )
+    return checkpoint
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__} {str(error).partition(chr(10))[0]}".strip()
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], file: str | Path) -> None:
+    """Load every parameter of a checkpoint, heads included, into a network of the same architecture.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    bare = bare_network(network)
+    known = bare.state_dict().keys()
+    renamed = {key if key in known else key.removeprefix("module."): value for key, value in weights.items()}
+    try:
+        bare.load_state_dict(renamed)
+    except RuntimeError as error:
+        reasons = [line.strip() for line in str(error).splitlines()[1:3]]
+        raise CheckpointError(
+            f"network_weights: expected the architecture of this run's plans, got another: {' '.join(reasons)} {file}. "
+            "Use plans with the same network."
+        ) from error
+
+
+def checkpoint_of(trainer: nnUNetTrainerTopo) -> dict[str, Any]:
+    """Stock nnU-Net's checkpoint of a trainer with one more key, `nnunet_topo`; tensors and builtins only."""
+    scaler = trainer.grad_scaler
+    return {
+        "network_weights": bare_network(trainer.network).state_dict(),
+        "optimizer_state": trainer.optimizer.state_dict(),
+        "grad_scaler_state": None if scaler is None else scaler.state_dict(),
+        "logging": to_builtins(trainer.logger.get_checkpoint()),
+        "_best_ema": to_builtins(trainer._best_ema),
+        "current_epoch": trainer.current_epoch + 1,
+        "init_args": trainer.my_init_kwargs,
+        "trainer_name": type(trainer).__name__,
+        "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
+        TOPO_KEY: {
+            "version": __version__,
+            "recipe": trainer.recipe.to_mapping(),
+            "controls": {name: control.state_dict() for name, control in trainer.controls.items()},
+        },
+    }
+
+
+def restore(trainer: nnUNetTrainerTopo, checkpoint: Mapping[str, Any], file: str | Path) -> None:
+    """Put an initialised trainer into the state of a checkpoint, stock nnU-Net's or ours.
+
+    Raises:
+        CheckpointError: the checkpoint is of another network.
+    """
+    load_weights(trainer.network, checkpoint["network_weights"], file)
+    trainer.my_init_kwargs = checkpoint["init_args"]
+    trainer.current_epoch = checkpoint["current_epoch"]
+    trainer.logger.load_checkpoint(checkpoint["logging"])
+    trainer._best_ema = checkpoint["_best_ema"]
+    trainer.inference_allowed_mirroring_axes = checkpoint.get(
+        "inference_allowed_mirroring_axes", trainer.inference_allowed_mirroring_axes
+    )
+    trainer.optimizer.load_state_dict(checkpoint["optimizer_state"])
+    if trainer.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
+        trainer.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
+    for name, state in checkpoint.get(TOPO_KEY, {}).get("controls", {}).items():
+        trainer.controls[name].load_state_dict(state)

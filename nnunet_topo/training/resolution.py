@@ -1,0 +1,165 @@
+"""Which recipe a training run follows, and whether it may."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nnunet_topo.control import Event
+from nnunet_topo.errors import CheckpointError, ConfigError
+from nnunet_topo.recipe import (
+    Recipe,
+    load_recipe,
+    recipe_differences,
+    recipe_from_mapping,
+)
+from nnunet_topo.schedule.mechanisms import unavailable_mechanisms
+
+RECIPE_VARIABLE = "NNUNET_TOPO_RECIPE"
+RECIPE_FILE = "topo_recipe.yaml"
+
+
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe and where it came from.
+
+    Attributes:
+        recipe: the validated recipe.
+        source: "environment", "plans", "default" or "checkpoint".
+        explicit: whether the user named it (environment or plans); what nobody named gives way to a checkpoint's.
+    """
+
+    recipe: Recipe
+    source: str
+    explicit: bool
+
+
+def resolve_recipe(plans: Mapping[str, Any], default: str) -> ResolvedRecipe:
+    """Recipe of a run: the environment's, else the plans', else the trainer's default.
+
+    Args:
+        plans: nnU-Net's plans as loaded from JSON; the section `nnunet_topo` may hold `{"recipe": {...}}`.
+        default: name of a recipe in `plans/`.
+
+    Raises:
+        ConfigError: the named recipe does not exist or is not valid.
+    """
+    named = os.environ.get(RECIPE_VARIABLE, "").strip()
+    if named:
+        return ResolvedRecipe(load_recipe(named), "environment", explicit=True)
+    section = plans.get("nnunet_topo")
+    if section is not None:
+        where = f"plans '{plans.get('plans_name')}', section nnunet_topo"
+        if not isinstance(section, Mapping) or "recipe" not in section:
+            raise ConfigError(
+                f"nnunet_topo: expected {{'recipe': {{...}}}}, got {section!r}. {where}. "
+                "Write the plans file again with 'nnunet-topo plan'."
+            )
+        return ResolvedRecipe(recipe_from_mapping(section["recipe"], where), "plans", explicit=True)
+    return ResolvedRecipe(load_recipe(default), "default", explicit=False)
+
+
+def refuse_unavailable(recipe: Recipe) -> None:
+    """Raise when the recipe names a mechanism that this version cannot run, so that nothing is silently ignored.
+
+    Raises:
+        ConfigError: names every such key.
+    """
+    missing = unavailable_mechanisms(recipe)
+    if missing:
+        raise ConfigError(
+            f"recipe '{recipe.name}': expected only mechanisms that this version can run, got {', '.join(missing)}. "
+            "Remove these keys, or choose another recipe ('nnunet-topo recipe list')."
+        )
+
+
+def against_checkpoint(
+    resolved: ResolvedRecipe, saved: Mapping[str, Any] | None, *, continue_training: bool, file: str
+) -> ResolvedRecipe:
+    """Recipe to go on with after loading a checkpoint.
+
+    A recipe that nobody named gives way to the checkpoint's. One that was named must be the checkpoint's own when the
+    training goes on; for a validation it does not matter, and the named one stays.
+
+    Args:
+        resolved: what environment, plans or default gave.
+        saved: the checkpoint's recipe mapping, None when it holds none.
+        continue_training: whether `--c` was given.
+        file: the checkpoint's path, for messages.
+
+    Raises:
+        CheckpointError: `--c` with another recipe than the checkpoint's, listing the differences.
+    """
+    if saved is None:
+        return resolved
+    recipe = recipe_from_mapping(saved, f"checkpoint {file}")
+    if not resolved.explicit:
+        return ResolvedRecipe(recipe, "checkpoint", explicit=False)
+    differences = recipe_differences(recipe, resolved.recipe)
+    if differences and continue_training:
+        raise CheckpointError(
+            f"--c: expected the checkpoint's recipe '{recipe.name}', got '{resolved.recipe.name}' "
+            f"(from the {resolved.source}), which differs in {'; '.join(differences)}. {file}. "
+            f"Unset {RECIPE_VARIABLE} and use the plans of the started run to go on with its recipe, "
+            "or train the other recipe under its own plans ('nnunet-topo plan')."
+        )
+    return resolved
+
+
+def refuse_other_folds(recipe: Recipe, model_folder: Path, fold_folder: Path) -> None:
+    """Raise when another fold of the same model folder was trained with another recipe.
+
+    Five folds are ensembled and cross-validated as one model, so they must be one experiment.
+
+    Raises:
+        CheckpointError: names the fold and the differences.
+    """
+    for file in sorted(model_folder.glob(f"fold_*/{RECIPE_FILE}")):
+        if file.parent == fold_folder:
+            continue
+        differences = recipe_differences(load_recipe(file), recipe)
+        if differences:
+            raise CheckpointError(
+                f"recipe: expected that of the other folds, got '{recipe.name}', which differs in "
+                f"{'; '.join(differences)}. {file}. Train this fold with that recipe, or give the new one plans of "
+                "its own ('nnunet-topo plan') so that it lands in another folder."
+            )
+
+
+def write_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write the resolved recipe beside the checkpoints, every default filled in."""
+    text = yaml.safe_dump(recipe.to_mapping(), sort_keys=False, allow_unicode=True)
+    temporary = folder / f"{RECIPE_FILE}.tmp"
+    temporary.write_text(f"# The recipe of this run, every default filled in.\n{text}", encoding="utf-8")
+    os.replace(temporary, folder / RECIPE_FILE)
+
+
+def start_events(resolved: ResolvedRecipe, *, resumed_from: str | None, started_from: Path | None) -> list[Event]:
+    """What a run says of itself at its start, settings that do not act in it included.
+
+    Args:
+        resolved: the recipe and its source.
+        resumed_from: the checkpoint's path when a training goes on.
+        started_from: the file whose weights a fine-tuning starts from.
+    """
+    recipe = resolved.recipe
+    origin = f"recipe '{recipe.name}' from the {resolved.source}"
+    if resumed_from is None:
+        events = [Event("start", origin, after=recipe.name)]
+    else:
+        events = [Event("resume", f"--c, {origin}", after=Path(resumed_from).name)]
+    if started_from is not None:
+        events.append(Event("start_from", "weights of the same fold, heads included", after=str(started_from)))
+    network = {key: value for key, value in recipe.to_mapping()["network"].items() if value is not None}
+    if network and resolved.source != "plans":
+        why = "network settings act only through plans: run 'nnunet-topo plan' and train with -p"
+        events.append(Event("network settings not applied", why, before=network))
+    if recipe.inference.threshold != 0.5:
+        why = "nnUNetv2_predict takes the most probable class; inference settings do not act in training"
+        events.append(Event("inference.threshold not applied", why, before=recipe.inference.threshold))
+    return events
