@@ -184,7 +184,10 @@ def main() -> int:
     if device == "cpu":
         torch.set_num_threads(1)
     folder = tempfile.TemporaryDirectory()
-    os.environ["nnUNet_results"] = folder.name
+    os.environ["nnUNet_results"] = os.environ["nnUNet_preprocessed"] = folder.name
+    (Path(folder.name) / "Dataset999_Benchmark" / "benchmark").mkdir(parents=True)
+    # nnU-Net tells its dataset format by the file endings that it finds; the batch itself is made here.
+    (Path(folder.name) / "Dataset999_Benchmark" / "benchmark" / "case.b2nd").touch()
     chosen = variants()
     seconds: dict[str, list[float]] = {name: [] for name in chosen}
     memory: dict[str, int] = {}

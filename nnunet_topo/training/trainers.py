@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.configuration import default_num_processes
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 
 from nnunet_topo import __version__
 from nnunet_topo.control import Control, Event, LearningRateControl, PhaseControl
-from nnunet_topo.data.labels import refuse_unexpected_labels
+from nnunet_topo.data.labels import require_declared_labels
 from nnunet_topo.errors import ConfigError, show_without_traceback
 from nnunet_topo.losses import NNUNET_TERM, CompoundLoss
 from nnunet_topo.recipe import Recipe
@@ -180,7 +181,10 @@ class nnUNetTrainerTopo(nnUNetTrainer):
             self.initialize()
         fold_folder = Path(self.output_folder)
         refuse_other_folds(self.recipe, Path(self.output_folder_base), fold_folder)
-        refuse_unexpected_labels(self.preprocessed_dataset_folder, self.dataset_json)
+        if self.local_rank == 0:
+            require_declared_labels(
+                self.preprocessed_dataset_folder, self.dataset_json, processes=default_num_processes
+            )
         started_from = self._start_from() if self.recipe.start_from and self.loaded_checkpoint is None else None
         if self.local_rank == 0:
             write_recipe(self.recipe, fold_folder)
@@ -215,7 +219,7 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         for control in self.controls.values():
             self._report(control.start_epoch(self.current_epoch))
         if isinstance(self.loss, CompoundLoss):
-            self.loss.set_weights(self.phases.weights)
+            self.loss.set_weights({name: weight for name, weight in self.phases.weights.items() if weight > 0})
         super().on_train_epoch_start()
         keep_frozen_statistics(self.network)
         self.epoch_record = {
