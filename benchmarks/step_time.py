@@ -1,12 +1,12 @@
 """Time and peak memory of a training step, stock nnU-Net against ours, side by side in one process.
 
-    python benchmarks/step_time.py                       # CPU, small network
-    python benchmarks/step_time.py --device cuda         # 128^3, batch 2, fp16 autocast and torch.compile, as users train
+    python benchmarks/step_time.py                   # CPU, small network
+    python benchmarks/step_time.py --device cuda     # 128^3, batch 2, fp16 autocast and torch.compile, as users train
 
-Every variant trains its own network on the same batch. Steps of all variants alternate, so a machine whose speed drifts
-slows all of them alike; the figure is the median over rounds of the ratio to stock's step in the same round. Memory is
-measured in a pass of its own: on a GPU by the allocator's peak, on the CPU by torch's profiler, both as the ratio of what a
-step needs on top of what lay in memory before it.
+Every variant trains its own network on the same batch. Steps of all variants alternate, so a machine whose speed
+drifts slows all of them alike; the figure is the median over rounds of the ratio to stock's step in the same round.
+Memory is measured in a pass of its own: on a GPU by the allocator's peak, on the CPU by torch's profiler, both as the
+ratio of what a step needs on top of what lay in memory before it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,15 @@ def variants() -> dict[str, tuple[str, dict[str, Any] | None]]:
         "stock": ("stock", None),
         "nnunet": ("topo", load_recipe("nnunet").to_mapping()),
     }
-    diary = {"ce": 1.0, "dice": 1.0, "focal": 0.2, "variance": 0.1, "entropy": 0.1, "boundary": 0.1, "connectivity": 0.1}
+    diary = {
+        "ce": 1.0,
+        "dice": 1.0,
+        "focal": 0.2,
+        "variance": 0.1,
+        "entropy": 0.1,
+        "boundary": 0.1,
+        "connectivity": 0.1,
+    }
     weights = {f"progressive phase {i}": phase["weights"] for i, phase in enumerate(progressive["phases"])}
     weights |= {"ce + dice": {"ce": 1.0, "dice": 1.0}, "diary terms but cldice": diary}
     weights["diary terms"] = {**diary, "cldice": 0.1}

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
 TOPO_KEY = "nnunet_topo"
 # Stock nnU-Net keeps NumPy scalars in the logging section of its checkpoints.
-_numpy_core = np.core if int(np.__version__.split(".")[0]) < 2 else np._core
 _NUMPY_SCALARS: list[Any] = [
-    _numpy_core.multiarray.scalar,
+    np.float64(0).__reduce__()[0],
     np.dtype,
     *{type(np.dtype(code)) for code in "fdbBhHiIlLqQ?"},
 ]
@@ -36,7 +35,7 @@ def bare_network(network: nn.Module) -> nn.Module:
 
 
 def to_builtins(value: Any) -> Any:
-    """The value with NumPy scalars and arrays turned into Python's own, tensors and everything else left as they are."""
+    """The value with NumPy scalars and arrays turned into Python's own; tensors and everything else stay."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -148,7 +147,7 @@ def restore(trainer: nnUNetTrainerTopo, checkpoint: Mapping[str, Any], file: str
     """Put an initialised trainer into the state of a checkpoint, stock nnU-Net's or ours.
 
     Raises:
-        CheckpointError: the checkpoint is of another network.
+        CheckpointError: the checkpoint is of another network, or holds a state that this version does not know.
     """
     load_weights(trainer.network, checkpoint["network_weights"], file)
     trainer.my_init_kwargs = checkpoint["init_args"]
@@ -161,5 +160,11 @@ def restore(trainer: nnUNetTrainerTopo, checkpoint: Mapping[str, Any], file: str
     trainer.optimizer.load_state_dict(checkpoint["optimizer_state"])
     if trainer.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
         trainer.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
-    for name, state in checkpoint.get(TOPO_KEY, {}).get("controls", {}).items():
+    saved = checkpoint.get(TOPO_KEY, {})
+    for name, state in saved.get("controls", {}).items():
+        if name not in trainer.controls:
+            raise CheckpointError(
+                f"checkpoint: expected the state of {', '.join(trainer.controls)}, got that of '{name}'. {file}. It is "
+                f"of nnunet-topo {saved.get('version')}, this is {__version__}: install that version or a later one."
+            )
         trainer.controls[name].load_state_dict(state)

@@ -59,8 +59,9 @@ def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
     settings = recipe.optimizer
     if settings.name == "adamw":
         return torch.optim.AdamW(parameters, settings.lr, weight_decay=settings.weight_decay)
+    momentum = settings.momentum or 0.0
     return torch.optim.SGD(
-        parameters, settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum, nesterov=True
+        parameters, settings.lr, weight_decay=settings.weight_decay, momentum=momentum, nesterov=momentum > 0
     )
 
 

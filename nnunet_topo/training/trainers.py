@@ -135,16 +135,20 @@ class nnUNetTrainerTopo(nnUNetTrainer):
     def _build_loss(self) -> nn.Module:
         scales = self._get_deep_supervision_scales()
         compiled = self._do_i_compile()
-        patch_dimensions = len(self.configuration_manager.patch_size)
         return build_loss(
             self.recipe,
             self.label_manager,
-            spacing_mm=self.configuration_manager.spacing[-patch_dimensions:],
+            spacing_mm=self._patch_spacing(),
             batch_dice=self.configuration_manager.batch_dice,
             scale_weights=scales and deep_supervision_weights(len(scales), is_ddp=self.is_ddp, compiled=compiled),
             is_ddp=self.is_ddp,
             stock=super()._build_loss,
         )
+
+    def _patch_spacing(self) -> tuple[float, ...]:
+        """Spacing in mm of the patch's axes; a 2-D configuration may list the slice distance before them."""
+        configuration = self.configuration_manager
+        return tuple(configuration.spacing[-len(configuration.patch_size) :])
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
         """nnU-Net's choice, with the recipe's mirror axes in augmentation and prediction alike."""
@@ -166,11 +170,12 @@ class nnUNetTrainerTopo(nnUNetTrainer):
                 names,
                 ignore_label=self.label_manager.ignore_label,
                 regions=self.label_manager.has_regions,
-                spacing=tuple(self.configuration_manager.spacing[-len(self.configuration_manager.patch_size) :]),
+                spacing=self._patch_spacing(),
+                structures=max(1, self.label_manager.num_segmentation_heads - 1),
             )
-            # Stock calls both through self. They are static, hence these attributes of the instance.
-            self.get_training_transforms = partial(_appended, type(self).get_training_transforms, transform)
-            self.get_validation_transforms = partial(_appended, type(self).get_validation_transforms, transform)
+            # Stock calls both through self. They are static, hence the attributes of the instance.
+            for pipeline in ("get_training_transforms", "get_validation_transforms"):
+                setattr(self, pipeline, partial(_appended, getattr(type(self), pipeline), transform))
         return super().get_dataloaders()
 
     # ---------------------------------------------------------------------------------------------------- training
@@ -341,13 +346,12 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         Raises:
             CheckpointError: unreadable, unsafe, of another network, or with `--c` of another recipe.
         """
-        is_loaded = isinstance(filename_or_checkpoint, dict)
-        file = "a checkpoint in memory" if is_loaded else str(filename_or_checkpoint)
-        checkpoint = filename_or_checkpoint if is_loaded else read_checkpoint(file, self.device)
-        saved = checkpoint.get(TOPO_KEY, {})
-        resolved = against_checkpoint(
-            self.resolved, saved.get("recipe"), continue_training=self.continue_training, file=file
-        )
+        if isinstance(filename_or_checkpoint, dict):
+            file, checkpoint = "a checkpoint in memory", filename_or_checkpoint
+        else:
+            file, checkpoint = str(filename_or_checkpoint), read_checkpoint(filename_or_checkpoint, self.device)
+        saved_recipe = checkpoint.get(TOPO_KEY, {}).get("recipe")
+        resolved = against_checkpoint(self.resolved, saved_recipe, continue_training=self.continue_training, file=file)
         if not self.was_initialized:
             refuse_unavailable(resolved.recipe)
             self._follow(resolved)

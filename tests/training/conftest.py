@@ -17,6 +17,7 @@ SIZE = 32
 LABELS: dict[str, dict[str, Any]] = {
     "plain": {"background": 0, "tube": 1},
     "ignore": {"background": 0, "tube": 1, "ignore": 2},
+    "classes": {"background": 0, "shell": 1, "core": 2},
     "regions": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
 }
 
@@ -26,15 +27,11 @@ def _label_map(kind: str, seed: int) -> np.ndarray:
     labels = np.zeros((SIZE, SIZE, SIZE), np.uint8)
     row, column = rng.integers(8, 24, 2)
     labels[4:28, row - 3 : row + 3, column - 3 : column + 3] = 1
-    if kind == "regions":
+    if kind in ("classes", "regions"):
         labels[4:28, row - 1 : row + 1, column - 1 : column + 1] = 2
-    if kind != "plain":
-        labels[:, :5] = max(value for value in _values(kind))
+    if "ignore" in LABELS[kind]:
+        labels[:, :5] = LABELS[kind]["ignore"]
     return labels
-
-
-def _values(kind: str) -> list[int]:
-    return [value for entry in LABELS[kind].values() for value in (entry if isinstance(entry, list) else [entry])]
 
 
 def write_raw_dataset(folder: Path, kind: str) -> None:
@@ -105,7 +102,7 @@ def preprocess(name: str) -> None:
 
 @pytest.fixture(scope="session")
 def preprocessed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Root with nnUNet_raw and nnUNet_preprocessed holding Dataset901 (plain), 902 (ignore) and 903 (regions)."""
+    """Root with nnUNet_raw and nnUNet_preprocessed holding one dataset for every kind, numbered from 901."""
     root = tmp_path_factory.mktemp("nnunet")
     with pytest.MonkeyPatch.context() as patch:
         for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
@@ -118,8 +115,18 @@ def preprocessed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def nnunet(preprocessed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def figures() -> None:
+    """Asked for by a test that wants the figures of an epoch, which take longer than its steps."""
+
+
+@pytest.fixture
+def nnunet(
+    preprocessed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Path:
     """nnU-Net's environment with a results folder of its own for every test; returns the results folder."""
+    if "figures" not in request.fixturenames:
+        monkeypatch.setattr("nnunetv2.training.logging.nnunet_logger.LocalLogger.plot_progress_png", lambda *_: None)
+        monkeypatch.setattr("nnunet_topo.training.trainers.draw_progress", lambda *_, **__: None)
     for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
         monkeypatch.setenv(variable, str(preprocessed / variable))
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))

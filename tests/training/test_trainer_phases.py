@@ -42,8 +42,8 @@ def expected_weights(epoch: int) -> dict[str, float]:
     return weights_at(recipe_from_mapping(RECIPE, "test"), epoch)
 
 
-@pytest.mark.parametrize("kind", ["ignore", "regions"])
-def test_journal_weights_terms_and_loss_agree_in_every_epoch(make_trainer, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["ignore", "classes", "regions"])
+def test_journal_weights_terms_and_loss_agree_in_every_epoch(make_trainer, kind: str, figures) -> None:
     trainer = make_trainer(nnUNetTrainerTopo, kind, recipe=RECIPE)
     trainer.run_training()
     lines = epochs(trainer)

@@ -60,7 +60,9 @@ class TestWhichRecipe:
             trainer.load_checkpoint(file)
             assert (trainer.recipe.name, trainer.resolved.source, trainer.num_epochs) == ("short", "checkpoint", 1)
 
-    def test_another_named_recipe_is_refused_when_the_training_goes_on(self, make_trainer, monkeypatch, tmp_path) -> None:
+    def test_another_named_recipe_is_refused_when_the_training_goes_on(
+        self, make_trainer, monkeypatch, tmp_path
+    ) -> None:
         trained = make_trainer(nnUNetTrainerTopo, recipe=SHORT)
         trained.run_training()
         file = str(Path(trained.output_folder) / "checkpoint_final.pth")
@@ -107,7 +109,9 @@ class TestRefusals:
             make_trainer(nnUNetTrainerTopo, recipe={**SHORT, "early_stopping": {"patience": 5}})
         assert not nnunet.exists()
 
-    def test_label_outside_the_dataset_in_the_preprocessed_data(self, make_trainer, preprocessed, tmp_path, monkeypatch):
+    def test_label_outside_the_dataset_in_the_preprocessed_data(
+        self, make_trainer, preprocessed, tmp_path, monkeypatch
+    ):
         import blosc2
 
         copy = tmp_path / "preprocessed"

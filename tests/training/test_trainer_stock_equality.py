@@ -18,7 +18,7 @@ STEPS = 8
 
 @pytest.fixture(autouse=True)
 def _blur_chosen_without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stock's blur picks convolution or FFT by timing them, so that two runs of stock itself may differ in a last bit."""
+    """Stock's blur picks convolution or FFT by timing them: two runs of stock itself may differ in a last bit."""
     monkeypatch.setattr(GaussianBlurTransform, "_benchmark_wrapper", lambda self, *image: blur_dimension(*image))
 
 
@@ -43,7 +43,7 @@ def _steps(make_trainer, cls: type, kind: str) -> tuple[list, list, dict]:
     return losses, gradients, trainer.network.state_dict()
 
 
-@pytest.mark.parametrize("kind", ["plain", "ignore", "regions"])
+@pytest.mark.parametrize("kind", ["plain", "ignore", "classes", "regions"])
 def test_losses_gradients_and_weights_equal_stock(make_trainer, kind: str) -> None:
     stock_losses, stock_gradients, stock_weights = _steps(make_trainer, nnUNetTrainer, kind)
     our_losses, our_gradients, our_weights = _steps(make_trainer, nnUNetTrainerTopo, kind)
