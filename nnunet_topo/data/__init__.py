@@ -1,0 +1,1 @@
+"""Datasets: synthetic ones, checks of real ones, helpers to write nnU-Net's raw layout."""
