@@ -1,0 +1,1 @@
+"""The command `nnunet-topo`: one small file a subcommand, each parses, calls and prints."""
