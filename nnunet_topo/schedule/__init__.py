@@ -1,0 +1,1 @@
+"""Schedules: pure functions of a recipe and an epoch."""
