@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nnunet_topo.functional.skeleton import soft_skeleton
+
+
+def reference(x, iterations):
+    """The textbook form by pooling layers, the outside being background, plus what remains at the end."""
+    pool, n = (F.max_pool2d, 2) if x.ndim == 4 else (F.max_pool3d, 3)
+
+    def erode(x):
+        padded = F.pad(x, (1, 1) * n)
+        pooled = []
+        for axis in range(n):
+            kernel = [1] * n
+            kernel[axis] = 3
+            pooled.append(-pool(-padded, kernel, 1, [size // 2 for size in kernel]))
+        smallest = torch.stack(pooled).amin(0)
+        return smallest[(..., *[slice(1, -1)] * n)]
+
+    def opened(x):
+        return pool(erode(x), 3, 1, 1)
+
+    skeleton = F.relu(x - opened(x))
+    for step in range(1, iterations + 1):
+        x = erode(x)
+        found = F.relu(x - opened(x)) if step < iterations else x
+        skeleton = skeleton + F.relu(found - skeleton * found)
+    return skeleton
+
+
+@pytest.mark.parametrize("shape", [(11, 8), (9, 8, 7)])
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_equals_the_slow_form_in_value_and_gradient(shape, iterations):
+    torch.manual_seed(0)
+    x = torch.rand(2, 2, *shape, dtype=torch.float64) ** 0.25  # high values: several erosions leave something
+    x.requires_grad_()
+    ours, theirs = soft_skeleton(x, iterations), reference(x, iterations)
+    torch.testing.assert_close(ours, theirs)
+    pull = torch.randn_like(x)
+    gradients = [torch.autograd.grad((skeleton * pull).sum(), x)[0] for skeleton in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (5, 4, 3)])
+def test_gradcheck(shape):
+    x = torch.rand(1, 2, *shape, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: soft_skeleton(x, 2), (x,), atol=1e-5)
+
+
+def test_band_at_the_border_of_the_patch_has_its_skeleton_in_its_middle():
+    band = torch.zeros(1, 1, 40, 30)
+    band[..., :10] = 1
+    row = soft_skeleton(band)[0, 0, 20]
+    assert row.nonzero().flatten().tolist() == [4, 5]
+
+
+def test_thick_structure_keeps_its_core():
+    ball = torch.zeros(1, 1, 41, 41)
+    ball[..., 3:38, 3:38] = 1
+    assert soft_skeleton(ball, 3)[0, 0, 20, 20] == 1
+    assert soft_skeleton(ball, 3).sum() < ball.sum()
+
+
+def test_thin_structure_is_its_own_skeleton():
+    line = torch.zeros(1, 1, 9, 9, 9)
+    line[0, 0, 4, :, 4] = 0.7
+    torch.testing.assert_close(soft_skeleton(line, 5), line)
+
+
+def test_memory_kept_for_backward_does_not_grow_with_iterations():
+    x = torch.rand(1, 1, 8, 9, 10, requires_grad=True)
+
+    def kept(iterations):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
+            soft_skeleton(x, iterations)
+        return sum(sizes)
+
+    assert kept(3) == kept(12) == x.nbytes

@@ -1,0 +1,98 @@
+import pytest
+
+from nnunet_topo.errors import ConfigError
+from nnunet_topo.losses import NNUNET_TERM, PLANNED_TERMS, TERMS, check_parameters, make_term
+
+
+def test_names():
+    assert list(TERMS) == ["ce", "dice", "focal", "variance", "entropy", "boundary", "cldice", "connectivity"]
+    assert not PLANNED_TERMS & set(TERMS)
+    assert NNUNET_TERM not in PLANNED_TERMS | set(TERMS)
+
+
+BAD = [
+    ("dise", {}, "Did you mean 'dice'"),
+    ("focal", {"gama": 1.0}, "Did you mean 'gamma'"),
+    ("focal", {"alpha": 1.5}, r"losses.focal.alpha: expected a number >= 0 and <= 1, got 1.5"),
+    ("focal", {"alpha": "0.5"}, "alpha"),
+    ("focal", {"alpha": True}, "alpha"),
+    ("focal", {"gamma": -1}, "gamma: expected a number >= 0"),
+    ("focal", {"gamma": float("nan")}, "gamma"),
+    ("focal", {"class_weights": [1]}, "class_weights"),
+    ("ce", {"class_weights": [1, -2]}, "class_weights: expected a list of numbers >= 0"),
+    ("ce", {"class_weights": "12"}, "class_weights"),
+    ("ce", {"class_weights": [0, 0]}, "class_weights"),
+    ("dice", {"smooth": 0}, "smooth: expected a number > 0"),
+    ("variance", {"form": "legasy"}, "form: expected one of hinge, legacy"),
+    ("entropy", {"floor": -0.1}, "floor"),
+    ("boundary", {"inner": 5.0}, "outer: expected a number > 5"),
+    ("boundary", {"inner": -1.0}, "inner"),
+    ("cldice", {"iterations": 0}, "iterations: expected a whole number >= 1"),
+    ("cldice", {"iterations": 2.5}, "iterations"),
+    ("cldice", {"sharpness": 0.5}, "sharpness"),
+    ("connectivity", {"kernel_size": 4}, "kernel_size: expected an odd number"),
+    ("connectivity", {"kernel_size": 1}, "kernel_size"),
+    ("mine", {"class": "no colon"}, "class: expected 'package.module:Name'"),
+    ("mine", {"class": 3}, "class"),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters", "message"), BAD)
+def test_bad_parameters_are_named(name, parameters, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        check_parameters(name, parameters, "my_recipe.yaml")
+    assert "my_recipe.yaml" in str(error.value)
+    with pytest.raises(ConfigError, match=message):
+        make_term(name, **parameters)
+
+
+def test_settings_of_make_term_are_not_parameters_of_a_recipe():
+    with pytest.raises(ConfigError, match="got 'batch_dice'"):
+        check_parameters("focal", {"batch_dice": True}, "here")
+
+
+GOOD = [
+    ("ce", {"class_weights": [1, 2.0, 3]}),
+    ("ce", {"class_weights": None}),
+    ("dice", {"smooth": 1}),
+    ("focal", {"alpha": 0.4, "gamma": 2.0, "class_weights": [2.94, 1.52]}),
+    ("focal", {"alpha": None}),
+    ("variance", {"form": "legacy"}),
+    ("entropy", {"floor": 0}),
+    ("boundary", {"inner": 3, "outer": 5}),
+    ("cldice", {"iterations": 10, "smooth": 1.0, "sharpness": 1}),
+    ("connectivity", {"kernel_size": 5}),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters"), GOOD)
+def test_good_parameters_pass(name, parameters):
+    check_parameters(name, parameters, "here")
+    make_term(name, **parameters)
+
+
+def test_planned_terms_pass_the_check_and_are_not_available():
+    for name in PLANNED_TERMS:
+        check_parameters(name, {"whatever": 1}, "here")
+        with pytest.raises(ConfigError, match="not available yet"):
+            make_term(name)
+
+
+def test_nnunet_term_passes_the_check_without_parameters_only():
+    check_parameters(NNUNET_TERM, {}, "here")
+    with pytest.raises(ConfigError, match=r"losses.nnunet: expected no parameters, got 'smooth'. here"):
+        check_parameters(NNUNET_TERM, {"smooth": 1}, "here")
+    with pytest.raises(ConfigError, match="got 'class'"):
+        check_parameters(NNUNET_TERM, {"class": "my_pkg.mine:Loss"}, "here")
+    with pytest.raises(ConfigError, match="only a trainer"):
+        make_term(NNUNET_TERM)
+
+
+def test_own_terms_pass_the_check_without_being_imported():
+    check_parameters("mine", {"class": "does_not.exist:Loss", "anything": 1}, "here")
+
+
+@pytest.mark.parametrize("spacing", [(1,), (1, 1, 0), (1, -1), (1, 1, 1, 1), (1, float("inf"))])
+def test_wrong_spacing_is_refused(spacing):
+    with pytest.raises(ConfigError, match="spacing"):
+        make_term("boundary", spacing=spacing)
