@@ -99,7 +99,9 @@ def test_there_is_no_third_kind_of_line(journal: Journal) -> None:
         journal.append_epoch({"kind": "event", "epoch": 0})
 
 
-@pytest.mark.parametrize("torn", [b'{"kind": "epo', b"\x00\x00\x00", b'{"kind": "epoch", "epoch": 2, "x": "\xc3', b"{}\n"])
+@pytest.mark.parametrize(
+    "torn", [b'{"kind": "epo', b"\x00\x00\x00", b'{"kind": "epoch", "epoch": 2, "x": "\xc3', b"{}\n"]
+)
 def test_a_torn_last_line_is_left_out_and_replaced_by_the_next(journal: Journal, torn: bytes) -> None:
     fill(journal, 2)
     sound = journal.lines()
@@ -189,7 +191,9 @@ def test_a_killed_writer_leaves_a_journal_that_goes_on(journal: Journal) -> None
         "    print(epoch, flush=True)\n"
     )
     root = Path(journal_module.__file__).parents[2]
-    with subprocess.Popen([sys.executable, "-c", program, str(journal.path)], cwd=root, stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(journal.path)], cwd=root, stdout=subprocess.PIPE
+    ) as child:
         assert child.stdout is not None
         reported = [int(child.stdout.readline()) for _ in range(20)]
         child.kill()
