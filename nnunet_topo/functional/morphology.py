@@ -60,7 +60,8 @@ def erode_cross(x: Tensor) -> Tensor:
 
 def erode_cross_backward(gradient: Tensor, x: Tensor, eroded: Tensor) -> Tensor:
     """Gradient with respect to `x`, given the one with respect to `eroded = erode_cross(x)`."""
-    return _extreme_backward(_clear_border(gradient.clone()), x, eroded, spatial_axes(x))
+    # On the border of the patch the minimum is the 0 outside: no voxel > 0 equals it, and none gets a gradient.
+    return _extreme_backward(gradient, x, eroded, spatial_axes(x))
 
 
 def dilate_cube(x: Tensor) -> Tensor:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nnunet_topo.control import Event
 from nnunet_topo.errors import CheckpointError, ConfigError
 from nnunet_topo.recipe import (
@@ -17,8 +15,10 @@ from nnunet_topo.recipe import (
     load_recipe,
     recipe_differences,
     recipe_from_mapping,
+    recipe_to_yaml,
 )
 from nnunet_topo.schedule.mechanisms import unavailable_mechanisms
+from nnunet_topo.training.journal import write_atomically
 
 RECIPE_VARIABLE = "NNUNET_TOPO_RECIPE"
 RECIPE_FILE = "topo_recipe.yaml"
@@ -133,10 +133,8 @@ def refuse_other_folds(recipe: Recipe, model_folder: Path, fold_folder: Path) ->
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
     """Write the resolved recipe beside the checkpoints, every default filled in."""
-    text = yaml.safe_dump(recipe.to_mapping(), sort_keys=False, allow_unicode=True)
-    temporary = folder / f"{RECIPE_FILE}.tmp"
-    temporary.write_text(f"# The recipe of this run, every default filled in.\n{text}", encoding="utf-8")
-    os.replace(temporary, folder / RECIPE_FILE)
+    text = f"# The recipe of this run, every default filled in.\n{recipe_to_yaml(recipe)}"
+    write_atomically(folder / RECIPE_FILE, text.encode())
 
 
 def start_events(resolved: ResolvedRecipe, *, resumed_from: str | None, started_from: Path | None) -> list[Event]:

@@ -32,8 +32,16 @@ def stock_loss(kind, ignore_label, batch_dice, *, ce, dice):
 @pytest.mark.parametrize("ignore", [False, True])
 @pytest.mark.parametrize("batch_dice", [False, True])
 @pytest.mark.parametrize("shape", [(5, 7, 9), (11, 8)])
-def test_dice_is_stock_dice_plus_one(kind, ignore, batch_dice, shape, make_case):
+@pytest.mark.parametrize("empty", [False, True])
+def test_dice_is_stock_dice_plus_one(kind, ignore, batch_dice, shape, empty, make_case):
     logits, labels, common = make_case(kind, shape=shape, ignore=ignore)
+    if empty:  # the smoothing decides
+        labels = torch.zeros_like(labels)
+        logits = (
+            (10 * logits - 200)
+            if kind == "regions"
+            else logits + 200 * (torch.arange(logits.shape[1]) == 0).view(1, -1, *[1] * len(shape))
+        )
     logits.requires_grad_()
     ours = make_term("dice", **common, batch_dice=batch_dice)(logits, labels)
     theirs = stock_loss(kind, common["ignore_label"], batch_dice, ce=0, dice=1)(logits, labels) + 1

@@ -17,6 +17,7 @@ class TwoArguments(nn.Module):
 
     def forward(self, logits, labels):
         self.dtype = logits.dtype
+        self.autocast = torch.is_autocast_enabled("cpu")
         return (logits**self.power).mean()
 
 
@@ -68,6 +69,7 @@ def test_gets_its_parameters_and_the_settings_that_it_names(make_case):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value = term(logits.half(), labels)
     assert term.loss.dtype == torch.float32
+    assert not term.loss.autocast
     assert value == pytest.approx((logits.half().float() ** 4).mean().item())
 
 

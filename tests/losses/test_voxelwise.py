@@ -176,6 +176,28 @@ def test_boundary_between_structure_and_ignored_voxels_is_none():
     assert (logits.grad == 0).all()
 
 
+def test_connectivity_is_the_mean_over_valid_voxels_and_structures(make_case):
+    logits, labels, common = make_case("three")
+    valid = labels != common["ignore_label"]
+    p = torch.where(valid, logits.softmax(1)[:, 1:], 0)
+    y = torch.cat([labels == 1, labels == 2], 1).float()
+    squares = (torch.nn.functional.max_pool3d(p, 5, 1, 2) - torch.nn.functional.max_pool3d(y, 5, 1, 2)) ** 2
+    expected = squares[valid.expand_as(squares)].mean()
+    torch.testing.assert_close(make_term("connectivity", kernel_size=5, **common)(logits, labels), expected)
+
+
+def test_boundary_ignores_what_the_target_holds_in_ignored_voxels(make_case):
+    logits, labels, common = make_case("two")
+    valid = labels != common["ignore_label"]
+    term = make_term("boundary", **common)
+    distance = 4 * torch.rand(labels.shape)
+    for garbage in (0.0, torch.nan):
+        other = torch.where(valid, distance, garbage)
+        assert torch.equal(
+            term(logits, labels, {"signed_distance": distance}), term(logits, labels, {"signed_distance": other})
+        )
+
+
 def test_connectivity_is_blind_to_a_two_voxel_gap_and_sees_a_longer_one():
     labels = torch.zeros(1, 1, 9, 30)
     labels[0, 0, 3:6] = 1
