@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from nnunet_topo.errors import ConfigError
 from nnunet_topo.losses import NNUNET_TERM, CompoundLoss, make_term
 from nnunet_topo.recipe import Recipe
 
@@ -58,10 +59,14 @@ def build_loss(
 
     Returns:
         The very object that stock nnU-Net builds when the recipe asks for nothing else, otherwise a CompoundLoss.
+
+    Raises:
+        ConfigError: class weights that are not one for each class of the dataset.
     """
     if is_stock_loss(recipe):
         return stock()
     names = recipe.active_terms()
+    _check_class_weights(recipe, names, labels)
     terms = {
         name: make_term(
             name,
@@ -80,3 +85,14 @@ def build_loss(
         stock=stock() if NNUNET_TERM in names else None,
         keep_unused_heads=is_ddp,
     )
+
+
+def _check_class_weights(recipe: Recipe, names: Sequence[str], labels: LabelManager) -> None:
+    classes = labels.num_segmentation_heads + (1 if labels.has_regions else 0)
+    for name in names:
+        weights = recipe.losses.get(name, {}).get("class_weights")
+        if weights is not None and len(weights) != classes:
+            raise ConfigError(
+                f"losses.{name}.class_weights: expected {classes} numbers, background first, for the classes of this "
+                f"dataset, got {list(weights)}. recipe '{recipe.name}'. Give one for each class."
+            )

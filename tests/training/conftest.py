@@ -120,9 +120,7 @@ def figures() -> None:
 
 
 @pytest.fixture
-def nnunet(
-    preprocessed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Path:
+def nnunet(preprocessed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     """nnU-Net's environment with a results folder of its own for every test; returns the results folder."""
     if "figures" not in request.fixturenames:
         monkeypatch.setattr("nnunetv2.training.logging.nnunet_logger.LocalLogger.plot_progress_png", lambda *_: None)

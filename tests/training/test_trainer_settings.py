@@ -104,6 +104,12 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="progressive"):
             make_trainer(nnUNetTrainerTopo)
 
+    def test_class_weights_of_another_number_of_classes(self, make_trainer) -> None:
+        recipe = {**SHORT, "losses": {"ce": {"class_weights": [1.0, 2.0]}}}
+        make_trainer(nnUNetTrainerTopo, "plain", recipe=recipe).initialize()
+        with pytest.raises(ConfigError, match=r"ce\.class_weights: expected 3 numbers"):
+            make_trainer(nnUNetTrainerTopo, "classes", recipe=recipe).initialize()
+
     def test_refusal_leaves_no_folder_behind(self, make_trainer, nnunet: Path) -> None:
         with pytest.raises(ConfigError):
             make_trainer(nnUNetTrainerTopo, recipe={**SHORT, "early_stopping": {"patience": 5}})
