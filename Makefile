@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 export MPLBACKEND ?= Agg
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
+# nnU-Net sets its own number of threads on CPU; waiting ones must not keep a core busy.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test lint venv
 .DELETE_ON_ERROR:

@@ -40,6 +40,8 @@ def environment() -> dict[str, str]:
     """The caller's environment with nnU-Net's variables set for a small run on CPU, whatever they were."""
     kept = {key: value for key, value in os.environ.items() if not key.upper().startswith("NNUNET")}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    # nnU-Net sets its own number of threads on CPU; waiting ones must not keep a core busy.
+    threads["OMP_WAIT_POLICY"] = "PASSIVE"
     nnunet = {"nnUNet_compile": "f", "nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1"}
     roots = {name: str(OUTPUT / name) for name in ROOTS}
     return {**kept, **threads, **nnunet, **roots, "MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1"}

@@ -14,6 +14,7 @@ import tifffile
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from scores import HEADINGS, Score, Scores, rows, verdict
 
@@ -31,7 +32,6 @@ th { border-bottom: 2px solid #1c2126 }
 tr.mean td { font-weight: 600; background: #f1f4f6 }
 img { max-width: 100%; height: auto }
 .note { color: #55606a }
-.swatch { display: inline-block; width: .8em; height: .8em }
 """
 
 
@@ -64,7 +64,6 @@ def write_report(
         f"<p>{trainers}, same plans, same number of steps, on synthetic scrolls.</p>",
         f"<p><strong>{html.escape(verdict(len(scores), steps))}</strong></p>",
         "<h2>Held-out cases, middle slice</h2>",
-        f"<p class=note>{_swatch(RIGHT)} right &nbsp; {_swatch(MISSED)} missed &nbsp; {_swatch(ADDED)} added</p>",
         _image(sheet, "image, label, predictions and errors of every held-out case"),
         "<h2>Scores</h2>",
         _table(HEADINGS, rows(scores)),
@@ -91,7 +90,7 @@ def contact_sheet(folder: Path, raw: Path, scores: Scores) -> bytes:
     """A PNG with a row per held-out case: image, label, and prediction and errors of each trainer."""
     trainers = list(next(iter(scores.values())))
     columns = 2 + 2 * len(trainers)
-    figure = Figure(figsize=(2.15 * columns, 2.5 * len(scores) + 0.1), dpi=100, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(2.15 * columns, 2.5 * len(scores) + 0.4), dpi=100, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(scores), columns, squeeze=False)
     for panels, (case, by_trainer) in zip(grid, scores.items(), strict=True):
@@ -110,6 +109,10 @@ def contact_sheet(folder: Path, raw: Path, scores: Scores) -> bytes:
             _show_errors(panels[3 + 2 * index], truth, predicted)
         for axes in panels:
             axes.set_axis_off()
+    kinds = {"right": RIGHT, "missed": MISSED, "added": ADDED}
+    figure.legend(
+        handles=[Patch(color=color, label=name) for name, color in kinds.items()], loc="outside lower right", ncols=3
+    )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -158,7 +161,3 @@ def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def _image(png: bytes, description: str) -> str:
     data = base64.b64encode(png).decode()
     return f'<p><img alt="{html.escape(description)}" src="data:image/png;base64,{data}"></p>'
-
-
-def _swatch(color: str) -> str:
-    return f'<span class="swatch" style="background:{color}"></span>'

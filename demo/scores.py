@@ -73,7 +73,7 @@ HEADINGS = ("case", "trainer", "Dice", "b0 error", "b1 error", "b2 error", "labe
 def verdict(cases: int, steps: int) -> str:
     """What the table does and does not say."""
     return (
-        f"{steps} steps, a tiny network, {cases} held-out cases, one seed: this shows that the whole path runs and "
+        f"{steps} steps, a tiny network, {cases} held-out cases, one run: this shows that the whole path runs and "
         "what it measures, not which trainer is better."
     )
 

@@ -47,7 +47,7 @@ def show_without_traceback() -> None:
 
     Stock nnU-Net's commands are not ours, so an error raised inside a trainer would otherwise reach the user below
     thirty lines of frames. The exit status stays 1 and every other exception keeps its traceback. Calling it again
-    changes nothing.
+    changes nothing. With several GPUs torch starts a process for each and wraps the message in a traceback of its own.
     """
     if getattr(sys.excepthook, "shows_topo_errors", False):
         return

@@ -284,6 +284,13 @@ def remarks(recipe: Recipe) -> list[str]:
         for key, epoch in late.items()
         if epoch >= recipe.epochs
     ]
+    last = recipe.phases[-1]
+    end = epoch_of(last.start, recipe.epochs) + last.ramp_epochs
+    if last.ramp_epochs and end >= recipe.epochs:
+        found.append(
+            f"phases.{len(recipe.phases) - 1}.ramp_epochs: the ramp ends at epoch {end}, after the last of "
+            f"{recipe.epochs} epochs: its weights are never reached"
+        )
     idle = [term for term in recipe.losses if term not in recipe.active_terms()]
     return found + [f"losses.{term}: no phase gives this term a weight" for term in idle]
 
@@ -341,7 +348,7 @@ def load_recipe(name_or_path: str | os.PathLike[str]) -> Recipe:
     """
     wanted = os.fspath(name_or_path)
     is_path = not isinstance(name_or_path, str) or wanted.endswith(_FILE_SUFFIXES) or Path(wanted).name != wanted
-    path = Path(wanted).expanduser()
+    path = Path(wanted)
     if not is_path:
         available = builtin_recipes()
         if wanted not in available:
@@ -352,8 +359,8 @@ def load_recipe(name_or_path: str | os.PathLike[str]) -> Recipe:
             )
         path = available[wanted]
     try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:  # RuntimeError: the home of an unknown user
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"recipe: expected a readable YAML file, got {reason}. {path}. Check the path.") from error
     mapping = parse_yaml(content, str(path))

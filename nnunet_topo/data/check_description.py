@@ -90,7 +90,8 @@ def _ignore(labels: Mapping[str, Any], regular: Mapping[str, Any], values: list[
         elif value != highest + 1:
             message = f"ignore: expected {highest + 1}, one more than the highest other label, got {value}."
             mend = (
-                f'Renumber the label files so that unlabelled voxels are {highest + 1}, then "ignore": {highest + 1}.'
+                f'Set "ignore": {highest + 1} in dataset.json. Where unlabelled voxels of the label files hold another '
+                f"value, renumber them to {highest + 1}."
             )
             yield "error", "ignore-label", message, mend
         return
@@ -101,4 +102,4 @@ def _ignore(labels: Mapping[str, Any], regular: Mapping[str, Any], values: list[
             yield "error", "ignore-label", message, mend
         elif _MEANS_UNLABELLED.fullmatch(name):
             message = f"labels: {name!r} sounds like voxels that nobody labelled, but it is declared as a class."
-            yield "warning", "ignore-label", message, mend
+            yield "error", "ignore-label", message, f"{mend} If they are a class, give it another name."

@@ -112,8 +112,8 @@ def _check_folder(
     findings = []
     complete = set()
     for case in sorted(cases):
-        segmentation = folder / f"{case}_seg.b2nd"
-        needed = [folder / f"{case}.pkl", *([segmentation] if (folder / f"{case}.b2nd").is_file() else [])]
+        segmentation = _segmentation(folder, case)
+        needed = [folder / f"{case}.pkl", segmentation]
         missing = [path for path in needed if not path.is_file()]
         for path in missing:
             message = "expected this file beside the preprocessed image, got none."
@@ -122,24 +122,32 @@ def _check_folder(
             complete.add(case)
     for case in sorted(set(raw_cases or ()) - cases):
         message = f"expected case {case} of the raw dataset, got no file."
-        findings.append(Finding("error", "missing-preprocessed", str(folder / case), message, _AGAIN))
+        findings.append(Finding("error", "missing-preprocessed", str(folder / f"{case}.b2nd"), message, _AGAIN))
     for case in sorted(cases - set(raw_cases) if raw_cases is not None else ()):
         message = f"case {case} is not in the raw dataset any more, but would still be trained on."
-        findings.append(Finding("warning", "stale-preprocessed", str(folder / case), message, "Delete its files."))
+        findings.append(
+            Finding("warning", "stale-preprocessed", str(_segmentation(folder, case)), message, "Delete its files.")
+        )
     try:
         values, unreadable = scan_preprocessed(folder, complete, processes=processes)
         known = declared_labels(dataset_json) | {OUTSIDE_CROP}
     except DataError as error:
         return [*findings, Finding("error", "unreadable", str(folder), str(error), _AGAIN)]
     for case, reason in unreadable.items():
-        findings.append(Finding("error", "unreadable", str(folder / case), str(reason), _AGAIN))
+        findings.append(Finding("error", "unreadable", str(_segmentation(folder, case)), str(reason), _AGAIN))
     for case, present in values.items():
         undeclared = [value for value in present if value not in known]
         if undeclared:
             message = f"expected only the declared values, got {', '.join(map(str, undeclared))}."
             mend = f"Correct the raw label or dataset.json. {_AGAIN}"
-            findings.append(Finding("error", "undeclared-label", str(folder / case), message, mend))
+            findings.append(Finding("error", "undeclared-label", str(_segmentation(folder, case)), message, mend))
     return findings
+
+
+def _segmentation(folder: Path, case: str) -> Path:
+    """File that holds a case's labels: of its own in nnU-Net's blosc2 format, with the image in the npz format."""
+    archive = folder / f"{case}.npz"
+    return archive if archive.is_file() else folder / f"{case}_seg.b2nd"
 
 
 def _check_splits(path: Path, raw_cases: Collection[str] | None) -> list[Finding]:

@@ -15,7 +15,10 @@ def _lost_by_opening(image: Tensor, eroded: Tensor) -> Tensor:
 
 
 class _SoftSkeleton(torch.autograd.Function):
-    """Keeps its input alone; the backward pass repeats the forward one, with one step's temporaries alive at a time."""
+    """Keeps its input alone; the backward pass repeats the forward one.
+
+    While it runs, it holds an eroded image and a skeleton of every iteration, 8 bytes a voxel each in float32.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, iterations: int) -> Tensor:
@@ -60,8 +63,8 @@ def soft_skeleton(x: Tensor, iterations: int = 10) -> Tensor:
 
     Args:
         x: (B, K, X, Y[, Z]) in [0, 1], 0 in ignored voxels.
-        iterations: erosions, >= 1; half the largest thickness in voxels is enough. Time grows with it, the memory kept
-            for the backward pass does not.
+        iterations: erosions, >= 1; half the largest thickness in voxels is enough. Time grows with it, and so does
+            the memory that the backward pass takes while it runs; the memory kept until then does not.
 
     Returns:
         Same shape and dtype, in [0, 1].

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from nnunet_topo.errors import ConfigError
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
 def number(name: str, value: Any, *, low: float, high: float = math.inf, above: bool = False) -> float:
@@ -24,9 +25,9 @@ def number(name: str, value: Any, *, low: float, high: float = math.inf, above: 
 
 def integer(name: str, value: Any, *, low: int) -> int:
     """`value` as an int >= low."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
         raise ConfigError(f"{name}: expected a whole number >= {low}, got {value!r}.")
-    return value
+    return int(value)
 
 
 def class_weights(name: str, value: Any) -> tuple[float, ...] | None:
@@ -48,7 +49,7 @@ def spacing(value: Any) -> tuple[float, ...] | None:
     """`value` as a tuple of 2 or 3 numbers > 0; None stays None."""
     if value is None:
         return None
-    values = tuple(float(edge) for edge in value)
-    if len(values) not in (2, 3) or not all(math.isfinite(edge) and edge > 0 for edge in values):
+    values = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else ()
+    if len(values) not in (2, 3) or not all(_is_number(edge) and edge > 0 for edge in values):
         raise ConfigError(f"spacing: expected 2 or 3 voxel edges > 0, got {value!r}. Take it from the plans.")
-    return values
+    return tuple(float(edge) for edge in values)

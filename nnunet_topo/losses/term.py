@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from nnunet_topo.errors import ShapeError
+from nnunet_topo.errors import ConfigError, ShapeError, nearest
 from nnunet_topo.losses import checks
-from nnunet_topo.losses.label_targets import label_target
+from nnunet_topo.losses.label_targets import LABEL_TARGETS, label_target
 from nnunet_topo.losses.view import View
 
 
@@ -46,13 +46,18 @@ class Term(nn.Module):
         batch_dice: bool = False,
     ) -> None:
         super().__init__()
-        self.ignore_label = ignore_label
+        self.ignore_label = None if ignore_label is None else checks.integer("ignore_label", ignore_label, low=-(2**31))
         self.regions = regions
         self.spacing = checks.spacing(spacing)
         self.batch_dice = batch_dice
 
     def view(self, logits: Tensor, labels: Tensor) -> View:
         """What this term and others with the same ignore label and regions derive from one pair."""
+        if self.spacing is not None and len(self.spacing) != logits.ndim - 2:
+            raise ShapeError(
+                f"spacing: expected {logits.ndim - 2} values, one for each spatial axis of the logits, got "
+                f"{self.spacing}. Make the term with the spacing of its patches."
+            )
         return View(logits, labels, ignore_label=self.ignore_label, regions=self.regions)
 
     def forward(self, logits: Tensor, labels: Tensor, targets: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -70,10 +75,18 @@ class Term(nn.Module):
 
         Raises:
             ShapeError: shapes do not fit together.
+            ConfigError: a target of another name.
             DataError: a label outside the range (on the CPU).
         """
+        handed_in = {} if targets is None else targets
+        for name in handed_in:
+            if name not in LABEL_TARGETS:
+                raise ConfigError(
+                    f"targets: expected names of {', '.join(LABEL_TARGETS)}, got {name!r}."
+                    f"{nearest(str(name), LABEL_TARGETS)}"
+                )
         with full_precision(logits.device.type):
-            return self.evaluate(self.view(logits, labels), targets or {})
+            return self.evaluate(self.view(logits, labels), handed_in)
 
     def evaluate(self, view: View, targets: Mapping[str, Tensor]) -> Tensor:
         """Value of the term on a view; autocast is off."""

@@ -34,7 +34,8 @@ class View:
     def __init__(self, logits: Tensor, labels: Tensor, *, ignore_label: int | None, regions: bool) -> None:
         _check_shapes(logits, labels, ignore_label, regions)
         self.raw_logits = logits
-        self.labels = labels
+        # torch can hold these, but compares and sorts nothing in them.
+        self.labels = labels.long() if labels.dtype in (torch.uint16, torch.uint32, torch.uint64) else labels
         self.ignore_label = ignore_label
         self.regions = regions
         self.softmax = not regions and logits.shape[1] > 1
@@ -100,9 +101,10 @@ class View:
         labels = self.labels if self.valid is None else torch.where(self.valid, self.labels, 0)
         low, high = labels.min().item(), labels.max().item()
         highest = max(self.structures, 1)
-        if low < 0 or high > highest:
+        if not (low >= 0 and high <= highest):  # so that NaN fails too
+            ignored = "" if self.ignore_label is None else f" or the ignore label {self.ignore_label}"
             raise DataError(
-                f"labels: expected values 0..{highest} or the ignore label {self.ignore_label}, got {low}..{high}. "
+                f"labels: expected values 0..{highest}{ignored}, got {low}..{high}. "
                 "Declare the label in dataset.json, or pass it as ignore_label."
             )
 

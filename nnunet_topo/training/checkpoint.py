@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from torch._dynamo import OptimizedModule
 
 from nnunet_topo import __version__
 from nnunet_topo.errors import CheckpointError
+from nnunet_topo.training.atomic import atomic_file
 
 if TYPE_CHECKING:
     from nnunet_topo.training.trainers import nnUNetTrainerTopo
@@ -54,20 +55,14 @@ def write_checkpoint(checkpoint: Mapping[str, Any], file: str | Path) -> None:
         checkpoint: tensors and builtins only.
         file: the target; a temporary file beside it is replaced into its place.
     """
-    target = Path(file)
-    temporary = target.with_name(f"{target.name}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            torch.save(dict(checkpoint), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(file) as stream:
+        torch.save(dict(checkpoint), stream)
 
 
 def read_checkpoint(file: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Contents of one of nnU-Net's or our checkpoints, refusing anything that would run code.
+
+    The section `nnunet_topo` is there in any case, empty when stock nnU-Net wrote the file.
 
     Args:
         file: a `checkpoint_*.pth`.
@@ -82,9 +77,12 @@ def read_checkpoint(file: str | Path, device: torch.device | str = "cpu") -> dic
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint: expected a file, got none. {file}. Check the path.") from error
     except pickle.UnpicklingError as error:
+        # torch's own text advises to load it all the same; it stays in the chain of exceptions.
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        got = f"'{named[1]}', which loading would run" if named else "bytes that are not a checkpoint"
         raise CheckpointError(
-            f"checkpoint: expected tensors and plain values only, got objects that would run code or a damaged file "
-            f"({_first_line(error)}). {file}. Use a checkpoint that you trust and that is whole."
+            f"checkpoint: expected tensors and plain values only, got {got}. {file}. "
+            "Use a checkpoint that you trust and that is whole."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise CheckpointError(
@@ -95,6 +93,12 @@ def read_checkpoint(file: str | Path, device: torch.device | str = "cpu") -> dic
         raise CheckpointError(
             f"checkpoint: expected nnU-Net's key 'network_weights', got {type(checkpoint).__name__}. {file}. "
             "Name a checkpoint that nnUNetv2_train wrote."
+        )
+    section = checkpoint.setdefault(TOPO_KEY, {})
+    if not isinstance(section, dict):
+        raise CheckpointError(
+            f"checkpoint: expected a mapping under '{TOPO_KEY}', got {type(section).__name__}. {file}. It was changed "
+            "after training: use the original."
         )
     return checkpoint
 

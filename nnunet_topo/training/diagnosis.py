@@ -192,6 +192,11 @@ def version_findings() -> Iterator[Finding]:
     yield Finding("torchvision", "ok", _version("torchvision") or "not installed")
 
 
+def _opted_out() -> bool:
+    """Whether the start-up file was told to do nothing; it reads the variable the same way."""
+    return os.environ.get(OPT_OUT, "").strip().lower() not in ("", "0", "false")
+
+
 def installation_findings(trainers: Answer) -> Iterator[Finding]:
     """Start-up file, opt-out variable, and copies of this package that hide each other.
 
@@ -210,7 +215,7 @@ def installation_findings(trainers: Answer) -> Iterator[Finding]:
             f"{REINSTALL}. Start-up files run in site folders only: not with python -S, PYTHONPATH, pip --target or "
             "zip applications, for which docs/registration.md shows another way.",
         )
-    if OPT_OUT in os.environ:
+    if _opted_out():
         yield Finding(OPT_OUT, "warn", repr(os.environ[OPT_OUT]), f"unset {OPT_OUT}, to have the trainers found")
     copies = _copies()
     if len(copies) > 1:
@@ -344,7 +349,7 @@ def device_findings(answer: Answer) -> Iterator[Finding]:
 
 
 def _trainer_mend(answer: Answer) -> str:
-    if os.environ.get(OPT_OUT, "").strip().lower() not in ("", "0", "false"):
+    if _opted_out():
         return f"unset {OPT_OUT}"
     if not answer.facts.get("boot"):
         return f"{REINSTALL} (the start-up file did not run, see above)"

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from nnunet_topo.errors import DataError
-from nnunet_topo.training.journal import write_atomically
+from nnunet_topo.training.atomic import write_atomically
 
 # Okabe and Ito's colours, told apart by colour-blind people too; their yellow is darkened, being unreadable on white.
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6e6e6e"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_topo.errors import ConfigError, DataError
+from nnunet_topo.training.atomic import sync_folder, write_atomically
 
 KINDS = ("epoch", "event")
 
@@ -91,6 +92,9 @@ class Journal:
         limit = _epoch_number(epoch)
         if not self.path.exists():
             return
+        if limit == 0:
+            write_atomically(self.path, b"")
+            return
         kept = b"".join(raw + b"\n" for raw, line in self._sound_lines() if line["epoch"] < limit)
         if kept != self.path.read_bytes():
             write_atomically(self.path, kept)
@@ -126,7 +130,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         if is_new:
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
 
 
 def json_legal(value: Any, where: str = "value") -> Any:
@@ -165,23 +169,6 @@ def json_legal(value: Any, where: str = "value") -> Any:
     )
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a whole file so that readers, and a crash, see the old or the new content and nothing between.
-
-    Args:
-        path: the file; its folder must exist. `<name>.tmp` beside it is used on the way.
-        content: all of its bytes.
-    """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
-
-
 def _append_position(content: bytes) -> tuple[int, bytes]:
     """Byte at which the next line starts once a torn tail is cut off, and what must be written before it."""
     if not content:
@@ -210,14 +197,3 @@ def _epoch_number(epoch: Any) -> int:
 
 def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in keys}
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new or renamed entry survive a power failure; Windows cannot open folders and does not need it."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from nnunet_topo.functional.masks import valid_mask
+
 Outputs = Sequence[Mapping[str, Any]]
 
 
@@ -79,11 +81,8 @@ def valid_voxels(target: Tensor | Sequence[Tensor], ignore_label: int | None, *,
         regions: whether labels are one-hot regions.
     """
     labels = target if isinstance(target, Tensor) else target[0]
-    if ignore_label is None:
-        return labels[:, 0].numel()
-    if regions:
-        return int((labels[:, -1] == 0).sum())
-    return int((labels != ignore_label).sum())
+    valid = valid_mask(labels, ignore_label=ignore_label, regions=regions)
+    return labels[:, 0].numel() if valid is None else int(valid.sum())
 
 
 def to_numpy(values: Sequence[Tensor]) -> npt.NDArray[np.float32]:

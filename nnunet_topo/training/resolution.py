@@ -18,10 +18,12 @@ from nnunet_topo.recipe import (
     recipe_to_yaml,
 )
 from nnunet_topo.schedule.mechanisms import unavailable_mechanisms
-from nnunet_topo.training.journal import write_atomically
+from nnunet_topo.training.atomic import write_atomically
+from nnunet_topo.training.checkpoint import TOPO_KEY, read_checkpoint
 
 RECIPE_VARIABLE = "NNUNET_TOPO_RECIPE"
 RECIPE_FILE = "topo_recipe.yaml"
+CHECKPOINT_ORDER = {"checkpoint_final.pth": 0, "checkpoint_latest.pth": 1, "checkpoint_best.pth": 2}
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ def against_checkpoint(
         raise CheckpointError(
             f"--c: expected the checkpoint's recipe '{recipe.name}', got '{resolved.recipe.name}' "
             f"(from the {resolved.source}), which differs in {'; '.join(differences)}. {file}. "
-            f"Unset {RECIPE_VARIABLE} and use the plans of the started run to go on with its recipe, "
-            "or train the other recipe under its own plans ('nnunet-topo plan')."
+            f"To go on with the checkpoint's recipe set {RECIPE_VARIABLE} to the {RECIPE_FILE} beside it; to train the "
+            "other one give it plans of its own ('nnunet-topo plan')."
         )
     return resolved
 
@@ -114,21 +116,34 @@ def against_checkpoint(
 def refuse_other_folds(recipe: Recipe, model_folder: Path, fold_folder: Path) -> None:
     """Raise when another fold of the same model folder was trained with another recipe.
 
-    Five folds are ensembled and cross-validated as one model, so they must be one experiment.
+    Five folds are ensembled and cross-validated as one model, so they must be one experiment. A folder without a
+    checkpoint is not a run and does not count.
 
     Raises:
         CheckpointError: names the fold and the differences.
     """
-    for file in sorted(model_folder.glob(f"fold_*/{RECIPE_FILE}")):
-        if file.parent == fold_folder:
+    for folder in sorted(model_folder.glob("fold_*")):
+        if folder == fold_folder or not (other := _recipe_of_fold(folder)):
             continue
-        differences = recipe_differences(load_recipe(file), recipe)
+        differences = recipe_differences(other, recipe)
         if differences:
             raise CheckpointError(
-                f"recipe: expected that of the other folds, got '{recipe.name}', which differs in "
-                f"{'; '.join(differences)}. {file}. Train this fold with that recipe, or give the new one plans of "
+                f"recipe: expected that of the other folds, '{other.name}', got '{recipe.name}', which differs in "
+                f"{'; '.join(differences)}. {folder}. Train this fold with that recipe, or give the new one plans of "
                 "its own ('nnunet-topo plan') so that it lands in another folder."
             )
+
+
+def _recipe_of_fold(folder: Path) -> Recipe | None:
+    """Recipe that a fold was trained with, None when it holds no checkpoint or one of stock nnU-Net."""
+    checkpoints = sorted(folder.glob("checkpoint_*.pth"), key=lambda file: CHECKPOINT_ORDER.get(file.name, 9))
+    if not checkpoints:
+        return None
+    if (folder / RECIPE_FILE).is_file():
+        return load_recipe(folder / RECIPE_FILE)
+    # nnU-Net's export leaves the recipe's file behind, but not the checkpoint.
+    saved = read_checkpoint(checkpoints[0])[TOPO_KEY].get("recipe")
+    return recipe_from_mapping(saved, f"checkpoint {checkpoints[0]}") if saved else None
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:

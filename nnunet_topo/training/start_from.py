@@ -29,7 +29,7 @@ def weights_to_start_from(start_from: str, fold: int | str) -> tuple[dict[str, T
     Raises:
         CheckpointError: nothing there, or it belongs to another fold.
     """
-    path = Path(start_from).expanduser()
+    path = Path(os.path.expanduser(start_from))
     results = os.environ.get("nnUNet_results")
     if not path.is_absolute() and not path.exists() and results:
         path = Path(results) / path

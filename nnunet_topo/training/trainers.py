@@ -196,7 +196,15 @@ class nnUNetTrainerTopo(nnUNetTrainer):
             self.journal.cut_back(self.current_epoch)
             tensorboard = tensorboard_logger(fold_folder, resume_epoch=self.current_epoch)
             if tensorboard is not None:
+                tensorboard.update_config({"recipe": self.recipe.to_mapping()})
                 self.logger.loggers.append(tensorboard)
+        if self.recipe.seed is not None:
+            # Epoch and rank too: a resumed run must not repeat the first epochs' patches, nor a rank another's.
+            _seed(
+                int(
+                    np.random.SeedSequence([self.recipe.seed, self.current_epoch, self.local_rank]).generate_state(1)[0]
+                )
+            )
         super().on_train_start()
         if self.current_epoch < self.num_epochs:
             self._report(start_events(self.resolved, resumed_from=self.loaded_checkpoint, started_from=started_from))

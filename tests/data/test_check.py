@@ -129,7 +129,7 @@ def test_an_undeclared_unlabelled_value_gets_the_hint(dataset):
     [
         ({"background": 0, "surface": 1, "Ignore": 2}, "error", "exactly 'ignore', got 'Ignore'"),
         ({"background": 0, "surface": 1, "ignored": 2}, "error", "exactly 'ignore', got 'ignored'"),
-        ({"background": 0, "surface": 1, "unlabelled": 2}, "warning", "'unlabelled' sounds like"),
+        ({"background": 0, "surface": 1, "unlabelled": 2}, "error", "'unlabelled' sounds like"),
         ({"background": 0, "surface": 1, "ignore": [2]}, "error", "expected one integer, got [2]"),
         ({"background": 0, "surface": 2, "ignore": 1}, "error", "ignore: expected 3"),
     ],

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_topo.errors import DataError, ShapeError
+from nnunet_topo.errors import ConfigError, DataError, ShapeError
 from nnunet_topo.losses import TERMS, CompoundLoss, make_term
 
 RANGES = {
@@ -315,3 +315,50 @@ def test_any_input_gives_a_finite_loss_within_its_range(build_case, data):
     assert low - 1e-6 <= value <= high + 1e-6
     assert value.isfinite()
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32])
+def test_unsigned_labels_as_microscopes_write_them(dtype):
+    logits = torch.randn(1, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 1, 0]).expand(1, 1, 4, 5)
+    for name in TERMS:
+        assert make_term(name)(logits, labels.to(dtype)) == make_term(name)(logits, labels)
+
+
+def test_nan_in_a_float_label_map_is_refused():
+    labels = torch.zeros(1, 1, 4, 4)
+    labels[0, 0, 0, 0] = torch.nan
+    with pytest.raises(DataError, match=r"values 0\.\.1, got nan"):
+        make_term("ce")(torch.zeros(1, 2, 4, 4), labels)
+
+
+@pytest.mark.parametrize("spacing", [1.0, "abc", (1, None, 1), (1, -1), (1,), (1, float("nan"))])
+def test_bad_spacing_is_a_config_error(spacing):
+    with pytest.raises(ConfigError, match="spacing: expected 2 or 3 voxel edges"):
+        make_term("boundary", spacing=spacing)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_spacing_of_another_number_of_axes_is_refused(name):
+    with pytest.raises(ShapeError, match="spacing: expected 3 values"):
+        make_term(name, spacing=(1, 2))(torch.zeros(1, 2, 4, 4, 4), torch.zeros(1, 1, 4, 4, 4))
+
+
+@pytest.mark.parametrize("ignore_label", [2.5, True, "2"])
+def test_ignore_label_is_a_whole_number(ignore_label):
+    with pytest.raises(ConfigError, match="ignore_label"):
+        make_term("ce", ignore_label=ignore_label)
+
+
+def test_negative_ignore_label():
+    logits, labels = torch.randn(1, 2, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.int16)
+    labels[..., 0] = -1
+    changed = logits.clone()
+    changed[..., 0] = torch.nan
+    term = make_term("ce", ignore_label=-1)
+    assert term(logits, labels) == term(changed, labels)
+
+
+def test_targets_of_another_name_are_refused():
+    with pytest.raises(ConfigError, match="Did you mean 'signed_distance'"):
+        make_term("boundary")(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4), {"signd_distance": torch.zeros(1)})

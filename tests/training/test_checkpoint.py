@@ -42,7 +42,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     torch.save({**GOOD, "evil": Malicious(marker)}, tmp_path / "evil.pth")
-    with pytest.raises(CheckpointError, match="run code"):
+    with pytest.raises(CheckpointError, match=r"mkdir.*which loading would run"):
         read_checkpoint(tmp_path / "evil.pth")
     assert not marker.exists()
 
@@ -62,6 +62,12 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="network_weights"):
         read_checkpoint(tmp_path / "list.pth")
+
+
+def test_section_that_is_no_mapping(tmp_path: Path) -> None:
+    torch.save({**GOOD, "nnunet_topo": None}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match="expected a mapping under 'nnunet_topo'"):
+        read_checkpoint(tmp_path / "odd.pth")
 
 
 def test_numpy_scalars_of_stock_checkpoints_are_read(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import torch
 
 from nnunet_topo.errors import ConfigError, DataError
 from nnunet_topo.training import journal as journal_module
-from nnunet_topo.training.journal import Journal, json_legal, write_atomically
+from nnunet_topo.training.atomic import write_atomically
+from nnunet_topo.training.journal import Journal, json_legal
 
 
 @pytest.fixture

@@ -78,6 +78,21 @@ class TestWhichRecipe:
             other.run_training()
         make_trainer(nnUNetTrainerTopo, fold=1, recipe=SHORT).run_training()
 
+    def test_folder_without_a_checkpoint_is_no_sibling(self, make_trainer) -> None:
+        trained = make_trainer(nnUNetTrainerTopo, recipe=SHORT)
+        trained.run_training()
+        folder = Path(trained.output_folder)
+        for file in folder.glob("checkpoint_*.pth"):
+            file.unlink()
+        make_trainer(nnUNetTrainerTopo, fold=1, recipe={**SHORT, "gradient_clip": 1.0}).run_training()
+
+    def test_sibling_that_was_imported_without_its_recipe_file(self, make_trainer) -> None:
+        trained = make_trainer(nnUNetTrainerTopo, recipe=SHORT)
+        trained.run_training()
+        (Path(trained.output_folder) / "topo_recipe.yaml").unlink()
+        with pytest.raises(CheckpointError, match="gradient_clip"):
+            make_trainer(nnUNetTrainerTopo, fold=1, recipe={**SHORT, "gradient_clip": 1.0}).run_training()
+
 
 class TestRefusals:
     @pytest.mark.parametrize(
