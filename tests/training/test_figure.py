@@ -219,8 +219,9 @@ def test_no_epoch_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_neither_is_touched_by_global_settings_nor_touches_them(tmp_path: Path) -> None:
-    pyplot = pytest.importorskip("matplotlib.pyplot")
-    seaborn = pytest.importorskip("seaborn")
+    import seaborn
+    from matplotlib import pyplot
+
     lines, phases = synthetic_journal(5, 2)
     plain, after = tmp_path / "plain.png", tmp_path / "after.png"
     with matplotlib.rc_context():

@@ -135,7 +135,6 @@ def test_without_the_package_there_is_no_tensorboard_logger(tmp_path: Path, monk
 
 
 def test_tensorboard_reads_back_what_was_written_and_a_resume_hides_what_is_repeated(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     first = tensorboard_logger(tmp_path, resume_epoch=None)
