@@ -1,4 +1,4 @@
-"""`nnUNetv2_train` whose trainers run for as many steps as the demo's recipe says.
+"""`nnUNetv2_train` with the stock trainer cut short, so that it can be compared on a CPU.
 
     python stock_short.py EPOCHS ITERATIONS VALIDATION_ITERATIONS <arguments of nnUNetv2_train>
 

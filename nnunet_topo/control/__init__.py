@@ -5,8 +5,8 @@ Every control has `start_epoch(epoch)` and `end_epoch(epoch, record)`, which ret
 order of its `controls`, on every rank alike.
 """
 
-from nnunet_topo.control.event import Control, Event
+from nnunet_topo.control.event import Control, Event, load_control_states
 from nnunet_topo.control.learning_rate import LearningRateControl
 from nnunet_topo.control.phases import PhaseControl
 
-__all__ = ["Control", "Event", "LearningRateControl", "PhaseControl"]
+__all__ = ["Control", "Event", "LearningRateControl", "PhaseControl", "load_control_states"]

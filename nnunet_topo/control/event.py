@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from nnunet_topo import __version__
+from nnunet_topo.errors import CheckpointError
+
 
 @dataclass(frozen=True)
 class Event:
@@ -38,3 +41,23 @@ class Control(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the state that `state_dict` gave."""
+
+
+def load_control_states(controls: Mapping[str, Control], section: Mapping[str, Any], file: str) -> None:
+    """Give every control the state that a checkpoint kept of it.
+
+    Args:
+        controls: by name.
+        section: the checkpoint's `nnunet_topo`, with `controls` and `version`; empty for a checkpoint of stock nnU-Net.
+        file: the checkpoint's path, for the message.
+
+    Raises:
+        CheckpointError: the checkpoint holds the state of a control that this version does not have.
+    """
+    for name, state in section.get("controls", {}).items():
+        if name not in controls:
+            raise CheckpointError(
+                f"checkpoint: expected the state of {', '.join(controls)}, got that of '{name}'. {file}. It is of "
+                f"nnunet-topo {section.get('version')}, this is {__version__}: install that version or a later one."
+            )
+        controls[name].load_state_dict(state)

@@ -13,12 +13,11 @@ import torch
 from torch import nn
 from torch._dynamo import OptimizedModule
 
-from nnunet_topo import __version__
 from nnunet_topo.errors import CheckpointError
 from nnunet_topo.training.atomic import atomic_file
 
 if TYPE_CHECKING:
-    from nnunet_topo.training.trainers import nnUNetTrainerTopo
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 TOPO_KEY = "nnunet_topo"
 # Stock nnU-Net keeps NumPy scalars in the logging section of its checkpoints.
@@ -126,8 +125,13 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], file: 
         ) from error
 
 
-def checkpoint_of(trainer: nnUNetTrainerTopo) -> dict[str, Any]:
-    """Stock nnU-Net's checkpoint of a trainer with one more key, `nnunet_topo`; tensors and builtins only."""
+def checkpoint_of(trainer: nnUNetTrainer, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Stock nnU-Net's checkpoint of a trainer with one more key; tensors and builtins only.
+
+    Args:
+        trainer: an initialised trainer.
+        section: what goes under `nnunet_topo`.
+    """
     scaler = trainer.grad_scaler
     return {
         "network_weights": bare_network(trainer.network).state_dict(),
@@ -139,19 +143,15 @@ def checkpoint_of(trainer: nnUNetTrainerTopo) -> dict[str, Any]:
         "init_args": trainer.my_init_kwargs,
         "trainer_name": type(trainer).__name__,
         "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
-        TOPO_KEY: {
-            "version": __version__,
-            "recipe": trainer.recipe.to_mapping(),
-            "controls": {name: control.state_dict() for name, control in trainer.controls.items()},
-        },
+        TOPO_KEY: dict(section),
     }
 
 
-def restore(trainer: nnUNetTrainerTopo, checkpoint: Mapping[str, Any], file: str | Path) -> None:
-    """Put an initialised trainer into the state of a checkpoint, stock nnU-Net's or ours.
+def restore(trainer: nnUNetTrainer, checkpoint: Mapping[str, Any], file: str | Path) -> None:
+    """Put what stock nnU-Net keeps of an initialised trainer into the state of a checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is of another network, or holds a state that this version does not know.
+        CheckpointError: the checkpoint is of another network.
     """
     load_weights(trainer.network, checkpoint["network_weights"], file)
     trainer.my_init_kwargs = checkpoint["init_args"]
@@ -164,11 +164,3 @@ def restore(trainer: nnUNetTrainerTopo, checkpoint: Mapping[str, Any], file: str
     trainer.optimizer.load_state_dict(checkpoint["optimizer_state"])
     if trainer.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
         trainer.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
-    saved = checkpoint.get(TOPO_KEY, {})
-    for name, state in saved.get("controls", {}).items():
-        if name not in trainer.controls:
-            raise CheckpointError(
-                f"checkpoint: expected the state of {', '.join(trainer.controls)}, got that of '{name}'. {file}. It is "
-                f"of nnunet-topo {saved.get('version')}, this is {__version__}: install that version or a later one."
-            )
-        trainer.controls[name].load_state_dict(state)

@@ -21,7 +21,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 
 from nnunet_topo import __version__
-from nnunet_topo.control import Control, Event, LearningRateControl, PhaseControl
+from nnunet_topo.control import Control, Event, LearningRateControl, PhaseControl, load_control_states
 from nnunet_topo.data.labels import require_declared_labels
 from nnunet_topo.errors import ConfigError, show_without_traceback
 from nnunet_topo.losses import NNUNET_TERM, CompoundLoss
@@ -343,7 +343,12 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         if self.disable_checkpointing:
             self.print_to_log_file("No checkpoint written, checkpointing is disabled")
             return
-        write_checkpoint(checkpoint_of(self), filename)
+        section = {
+            "version": __version__,
+            "recipe": self.recipe.to_mapping(),
+            "controls": {name: control.state_dict() for name, control in self.controls.items()},
+        }
+        write_checkpoint(checkpoint_of(self, section), filename)
 
     def load_checkpoint(self, filename_or_checkpoint: str | Path | dict[str, Any]) -> None:
         """Take up a checkpoint; its recipe wins over one that nobody named.
@@ -365,6 +370,7 @@ class nnUNetTrainerTopo(nnUNetTrainer):
             self._follow(resolved)
             self.initialize()
         restore(self, checkpoint, file)
+        load_control_states(self.controls, checkpoint.get(TOPO_KEY, {}), file)
         self.loaded_checkpoint = file
 
 

@@ -16,7 +16,7 @@ from time import monotonic, sleep
 ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 # The commands lie beside the interpreter in a virtual environment, activated or not.
 COMMANDS = Path(sys.executable).parent
-LAUNCHER = Path(__file__).with_name("short_stock_training.py")
+LAUNCHER = Path(__file__).resolve().parents[2] / "demo" / "stock_short.py"
 STEP_LIMIT_S = 1800.0
 TAIL_LINES = 40
 

@@ -245,3 +245,25 @@ def test_network_settings_outside_plans_are_reported(make_trainer, monkeypatch, 
     lines = [json.loads(line) for line in (Path(trainer.output_folder) / "topo_journal.jsonl").read_text().splitlines()]
     assert any(line.get("what") == "network settings not applied" for line in lines)
     assert "network settings not applied" in Path(trainer.log_file).read_text()
+
+
+def test_state_of_an_unknown_control_is_refused(make_trainer) -> None:
+    trainer = make_trainer(nnUNetTrainerTopo, recipe=SHORT)
+    trainer.run_training()
+    file = Path(trainer.output_folder) / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=True)
+    checkpoint["nnunet_topo"]["controls"]["plateau"] = {}
+    with pytest.raises(CheckpointError, match="got that of 'plateau'"):
+        make_trainer(nnUNetTrainerTopo, recipe=SHORT).load_checkpoint(checkpoint)
+
+
+def test_learning_rate_multiplier_survives_a_checkpoint(make_trainer) -> None:
+    trainer = make_trainer(nnUNetTrainerTopo, recipe=SHORT)
+    trainer.initialize()
+    trainer.learning_rate.multiplier = 0.25
+    file = Path(trainer.output_folder) / "checkpoint_latest.pth"
+    trainer.save_checkpoint(str(file))
+    resumed = make_trainer(nnUNetTrainerTopo, recipe=SHORT, continue_training=True)
+    resumed.load_checkpoint(str(file))
+    resumed.lr_scheduler.step(0)
+    assert resumed.optimizer.param_groups[0]["lr"] == 0.25 * resumed.recipe.optimizer.lr
