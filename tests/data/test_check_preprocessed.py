@@ -83,9 +83,9 @@ def test_preprocessed_files_that_are_missing_damaged_or_stale(data):
     found = {(finding.check, finding.file.split("/")[-1]) for finding in check(data).findings}
     assert found == {
         ("missing-preprocessed", "scroll_000.pkl"),
-        ("unreadable", "scroll_001"),
-        ("missing-preprocessed", "scroll_002"),
-        ("stale-preprocessed", "gone"),
+        ("unreadable", "scroll_001_seg.b2nd"),
+        ("missing-preprocessed", "scroll_002.b2nd"),
+        ("stale-preprocessed", "gone_seg.b2nd"),
     }
 
 

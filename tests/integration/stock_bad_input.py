@@ -105,7 +105,7 @@ def refuse_foreign_label(bench: Bench, model: Model) -> None:
     step = "report: a label outside dataset.json, by check"
     command = ("nnunet-topo", "check", "-d", model.number)
     bench.run(
-        model.dataset, step, *command, env=roots, reports=(file.name.removesuffix("_seg.b2nd"), str(FOREIGN_LABEL))
+        model.dataset, step, *command, env=roots, reports=(file.name, str(FOREIGN_LABEL))
     )
 
 
