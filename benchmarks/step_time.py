@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
+SEED = 0
 STAGES = {"cpu": (3, 8), "cuda": (6, 32)}  # stages, features of the first
 
 
@@ -115,7 +116,7 @@ def make_trainer(kind: str, recipe: dict[str, Any] | None, patch: int, batch_siz
         settings["nnunet_topo"] = {"recipe": recipe}
     dataset = {"channel_names": {"0": "microscopy"}, "labels": {"background": 0, "foreground": 1, "ignore": 2}}
     dataset |= {"numTraining": 1, "file_ending": ".nii.gz"}
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     trainer = (nnUNetTrainer if kind == "stock" else nnUNetTrainerTopo)(
         settings, "3d_fullres", 0, dataset, torch.device(device)
     )
@@ -131,7 +132,7 @@ def make_batch(trainer: Any, patch: int, batch_size: int) -> dict[str, Any]:
 
     from nnunet_topo.training.targets import AppendLabelTargets
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(SEED)
     axis = np.arange(patch)
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
     centre = patch / 2 + patch / 4 * np.sin(z / patch * 6)
@@ -229,6 +230,7 @@ def main() -> int:
         "patch": [patch] * 3,
         "batch_size": arguments.batch_size,
         "rounds": rounds,
+        "seed": SEED,
         "variants": rows,
     }
     print(f"{'variant':28}{'time / stock':>14}{'quartiles':>20}{'memory / stock':>17}")
