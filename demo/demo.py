@@ -20,16 +20,16 @@ from steps import Runner, StepFailed, only, say, training_progress
 OUTPUT = Path.cwd() / "demo_output"
 ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 DATASET_ID, DATASET = 998, "Dataset998_SyntheticScroll"
-CASES, HELD_OUT, SIZE = 6, 3, 48
+CASES, HELD_OUT, SIZE = 6, 3, 40
 FOLDS = (0, 1)
-EPOCHS, ITERATIONS, VALIDATION_ITERATIONS = 12, 16, 4
+EPOCHS, ITERATIONS, VALIDATION_ITERATIONS = 12, 10, 2
 RECIPE, CONFIGURATION = "progressive", "3d_fullres"
 PLANS = f"nnUNetPlans_{RECIPE}"
 SETTINGS = (
     f"epochs={EPOCHS}",
     f"iterations_per_epoch={ITERATIONS}",
     f"validation_iterations={VALIDATION_ITERATIONS}",
-    "network.patch_size=[32,32,32]",
+    "network.patch_size=[40,40,40]",
     "network.batch_size=2",
     "network.features=8",
 )

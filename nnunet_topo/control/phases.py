@@ -44,6 +44,14 @@ class PhaseControl:
         """Phases follow the calendar alone: nothing to do."""
         return []
 
+    def labels(self) -> list[tuple[int, str]]:
+        """First epoch of each phase and its weights in words, for the figure."""
+        starts = self.recipe.phase_starts()
+        return [
+            (start, " + ".join(f"{weight:g} {name}" for name, weight in _positive(phase.weights).items()))
+            for start, phase in zip(starts, self.recipe.phases, strict=True)
+        ]
+
     def state_dict(self) -> dict[str, Any]:
         """Empty: everything follows from recipe and epoch."""
         return {}

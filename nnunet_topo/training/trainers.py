@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from nnunet_topo import __version__
 from nnunet_topo.control import Control, Event, LearningRateControl, PhaseControl, load_control_states
 from nnunet_topo.data.labels import require_declared_labels
-from nnunet_topo.errors import ConfigError, show_without_traceback
+from nnunet_topo.errors import ConfigError, DataError, show_without_traceback
 from nnunet_topo.losses import NNUNET_TERM, CompoundLoss
 from nnunet_topo.recipe import Recipe
 from nnunet_topo.training.checkpoint import (
@@ -319,20 +319,19 @@ class nnUNetTrainerTopo(nnUNetTrainer):
             self._report(control.end_epoch(epoch, line))
         super().on_epoch_end()
         if self.local_rank == 0:
+            self._draw()
+
+    def _draw(self) -> None:
+        try:
             draw_progress(
                 self.journal.lines(),
                 Path(self.output_folder) / "progress_topo.png",
                 recipe_name=self.recipe.name,
-                phases=self._phase_labels(),
+                phases=self.phases.labels(),
                 epochs_planned=self.num_epochs,
             )
-
-    def _phase_labels(self) -> list[tuple[int, str]]:
-        starts = self.recipe.phase_starts()
-        return [
-            (start, " + ".join(f"{weight:g} {name}" for name, weight in phase.weights.items() if weight > 0))
-            for start, phase in zip(starts, self.recipe.phases, strict=True)
-        ]
+        except (OSError, DataError) as error:  # a full disk or an edited journal must not end a training
+            self.print_to_log_file(f"[topo] progress_topo.png was not drawn: {error}")
 
     # ------------------------------------------------------------------------------------------------- checkpoints
 

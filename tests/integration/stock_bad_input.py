@@ -104,9 +104,7 @@ def refuse_foreign_label(bench: Bench, model: Model) -> None:
     train(bench, model, 1, env=roots, refused=(file.name, str(FOREIGN_LABEL)), step=step)
     step = "report: a label outside dataset.json, by check"
     command = ("nnunet-topo", "check", "-d", model.number)
-    bench.run(
-        model.dataset, step, *command, env=roots, reports=(file.name, str(FOREIGN_LABEL))
-    )
+    bench.run(model.dataset, step, *command, env=roots, reports=(file.name, str(FOREIGN_LABEL)))
 
 
 def _refuse(bench: Bench, model: Model, what: str, recipe: str, *says: str, flags: tuple[object, ...] = ()) -> None:

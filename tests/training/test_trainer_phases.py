@@ -145,3 +145,15 @@ def test_same_seed_same_weights(make_trainer, nnunet: Path) -> None:
         trainer.initialize()
         states.append(trainer.network.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_figure_that_cannot_be_drawn_does_not_end_the_training(make_trainer, monkeypatch) -> None:
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nnunet_topo.training.trainers.draw_progress", full_disk)
+    recipe = {**RECIPE, "epochs": 2, "phases": RECIPE["phases"][:1], "lr_schedule": {"name": "constant"}}
+    trainer = make_trainer(nnUNetTrainerTopo, recipe=recipe)
+    trainer.run_training()
+    assert len(epochs(trainer)) == 2
+    assert "progress_topo.png was not drawn: [Errno 28]" in Path(trainer.log_file).read_text()
