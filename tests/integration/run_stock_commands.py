@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help=f"folder that holds any of {', '.join(spec.name for spec in REAL)}")
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"some of {', '.join(SYNTHETIC)}, or real datasets")
     parser.add_argument("--cases", type=int, help="at most so many training cases of a real dataset (default: all)")
-    parser.add_argument("--whole", action="store_true", help="whole real files instead of a block of each (hours)")
+    parser.add_argument("--whole", action="store_true", help="whole real files instead of a block of each (longer)")
     parser.add_argument("--work", type=Path, help="empty scratch folder, kept (default: a temporary one)")
     parser.add_argument("--json", type=Path, help="write or update a JSON table, and the .md made from it beside it")
     arguments = parser.parse_args()

@@ -22,7 +22,8 @@ class RealDataset:
     Attributes:
         name: nnU-Net's folder name.
         configuration: 2d or 3d_fullres.
-        patch_size: voxels an axis.
+        patch_size: voxels an axis, for blocks.
+        whole_patch_size: the same for whole files: larger, so that few patches cover a file.
         block: (start, size) an axis of the block that is cut out of every case, in the order of the array in the file.
         test_images: folder that is predicted.
         why: what this dataset exercises.
@@ -31,6 +32,7 @@ class RealDataset:
     name: str
     configuration: str
     patch_size: tuple[int, ...]
+    whole_patch_size: tuple[int, ...]
     block: tuple[tuple[int, int], ...]
     test_images: str
     why: str
@@ -43,13 +45,14 @@ class RealDataset:
 # The first block begins at a corner because the ignored rim lies there.
 REAL = (
     RealDataset(
-        "Dataset305_FIBSEMWalls3D", "3d_fullres", (32, 64, 64), ((0, 64),) * 3, "imagesTs", "tif, ignore label"
+        "Dataset305_FIBSEMWalls3D", "3d_fullres", (32, 64, 64), (64, 64, 64), ((0, 64),) * 3, "imagesTs",
+        "tif, ignore label"
     ),
     RealDataset(
-        "Dataset302_VNCEM3D", "3d_fullres", (20, 64, 64), ((0, 20), (64, 96), (64, 64)), "imagesTs",
+        "Dataset302_VNCEM3D", "3d_fullres", (20, 64, 64), (20, 128, 128), ((0, 20), (64, 96), (64, 64)), "imagesTs",
         "two classes, anisotropic",
     ),
-    RealDataset("Dataset311_DRIVE", "2d", (128, 128), ((192, 192), (192, 192)), "imagesTr", "2-D, RGB"),
+    RealDataset("Dataset311_DRIVE", "2d", (128, 128), (512, 512), ((192, 192), (192, 192)), "imagesTr", "2-D, RGB"),
 )  # fmt: skip
 
 
@@ -77,7 +80,7 @@ def take_dataset(spec: RealDataset, source: Path, target: Path, *, limit: int | 
         source: the dataset, read only.
         target: its place in nnUNet_raw; the images to predict go into its folder `predict`.
         limit: at most so many training cases; None for all.
-        whole: link whole files instead of cutting blocks out, which takes hours on two cores.
+        whole: link whole files instead of cutting blocks out, which takes much longer.
     """
     ending = read_json(source / "dataset.json")["file_ending"]
     cases = training_cases(source)[:limit]

@@ -107,11 +107,12 @@ def kill_and_continue(bench: Bench, ours: Model) -> None:
 def real_dataset(bench: Bench, spec: RealDataset, data: Path, limit: int | None, whole: bool) -> None:
     """The whole way of a real dataset, ours against stock, from raw files to the commands that nnU-Net recommends."""
     raw = bench.raw / spec.name
+    patch_size = spec.whole_patch_size if whole else spec.patch_size
     extent = "whole files" if whole else f"blocks of {'x'.join(str(size) for _, size in spec.block)}"
     with bench.check(spec.name, f"real data in place ({spec.why}; {extent})"):
         take_dataset(spec, data / spec.name, raw, limit=limit, whole=whole)
     preprocess(bench, spec.name, spec.configuration)
-    plans = plan(bench, spec.name, "progressive", spec.patch_size, spec.configuration, PHASES)
+    plans = plan(bench, spec.name, "progressive", patch_size, spec.configuration, PHASES)
     ours = Model(spec.name, spec.configuration, plans, OURS)
     stock = Model(spec.name, spec.configuration, plans, STOCK)
 
