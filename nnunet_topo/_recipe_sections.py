@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 
@@ -20,6 +21,9 @@ from nnunet_topo._validation import (
 )
 
 POLICIES = ("diary_0.3", "diary_0.85", "diary_0.15", "head", "conservative")
+ESCAPES = ("learning_rate", "noise", "loss_weights", "momentum")
+# None of these changes when the loss weights do. Lower is better for losses and errors, higher for Dice.
+MONITORS = ("reference_loss", "topology_error", "ema_pseudo_dice", "pseudo_dice")
 
 
 def _start(value: object, where: Where) -> int | float:
@@ -32,6 +36,11 @@ def _start(value: object, where: Where) -> int | float:
         is_epoch = candidate >= 1 and candidate.is_integer()
         where.fail(expected, value, f"Write {int(candidate)} for that epoch." if is_epoch else "Correct it there.")
     return candidate
+
+
+def epoch_of(start: int | float, epochs: int) -> int:
+    """Epoch of a start: itself when an int, the nearest epoch (halves up) of that fraction of the run when a float."""
+    return start if isinstance(start, int) else math.floor(start * epochs + 0.5)
 
 
 def _weights(value: object, where: Where) -> FrozenMapping:
@@ -89,9 +98,38 @@ class Phase:
         object.__setattr__(self, "weights", FrozenMapping(self.weights))
 
 
+def _monitor(value: object, where: Where) -> str:
+    """Name of a monitor that can drive a decision."""
+    measured_only = ("validation_loss", "foreground_predicted", "foreground_labelled", "foreground_spread")
+    if value in (*measured_only, "gradient_norm"):
+        reason = "It changes when the loss weights do" if value == "validation_loss" else "It has no better or worse"
+        where.fail(" or ".join(MONITORS), value, f"{reason}: choose one of those.")
+    return choice(*MONITORS)(value, where)
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Fixed validation patches, and which measurement drives which decision."""
+
+    patches: int = setting(16, integer(1))
+    seed: int = setting(0, integer(0, 2**32 - 1))
+    smoothing_epochs: int = setting(3, integer(1))
+    reference_weights: Mapping[str, float] | None = setting(None, optional(_weights))
+    best: str = setting("topology_error", _monitor)
+    plateau: str = setting("reference_loss", _monitor)
+    rollback: str = setting("reference_loss", _monitor)
+    lr_schedule: str = setting("reference_loss", _monitor)
+    early_stopping: str = setting("reference_loss", _monitor)
+
+    def __post_init__(self) -> None:
+        """Freeze the reference weights."""
+        if self.reference_weights is not None:
+            object.__setattr__(self, "reference_weights", FrozenMapping(self.reference_weights))
+
+
 @dataclass(frozen=True)
 class Plateau:
-    """Escape from a plateau: what counts as one, and how far the learning rate may be raised."""
+    """Escape from a plateau: what counts as one, what is tried in which order, and its limits."""
 
     patience: int = setting(5, integer(1))
     threshold: float = setting(0.002, number(at_least=0))
@@ -99,6 +137,10 @@ class Plateau:
     max_lr_scale: float = setting(5.0, number(at_least=1))
     max_interventions: int = setting(3, integer(1))
     cooldown: int = setting(5, integer(0))
+    actions: tuple[str, ...] = setting(("learning_rate",), several(choice(*ESCAPES), distinct=True))
+    evaluation_epochs: int = setting(5, integer(1))
+    decay_epochs: int | None = setting(20, optional(integer(1)))
+    noise_std: float = setting(1e-3, number(above=0))
 
 
 @dataclass(frozen=True)
@@ -107,6 +149,9 @@ class Rollback:
 
     degradation_epochs: int | None = setting(3, optional(integer(1)))
     catastrophic: float | None = setting(0.15, optional(number(above=0)))
+    tolerance: float = setting(0.02, number(at_least=0))
+    max_rollbacks: int = setting(3, integer(1))
+    reset_momentum: bool = setting(True, boolean)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ _NOT_CARRIED = {
     "model_type": "nnU-Net plans the network",
 }
 # the diary's own form of these terms, where this package's default is another
-_DIARY_FORMULAS = (("variance", "form", "legacy"), ("cldice", "iterations", 3))
+_DIARY_FORMULAS = (("variance", "form", "legacy"), ("connectivity", "form", "legacy"), ("cldice", "iterations", 3))
 _FLAT_WEIGHTS = tuple(f"{term}_weight" for term in (*TERMS, *sorted(PLANNED_TERMS)))
 _PHASE_KEYS = ("phase", "epoch_start", "epoch_end", "loss_weights", "target")
 
@@ -335,6 +335,9 @@ def _mechanisms(diary: _Diary, settings: dict[str, Any]) -> None:
     if enabled:
         if "start" not in noise:
             noise["start"] = diary.default("noise_start_epoch")
+        diary.warn(
+            "noise_enabled: noise_std is relative to each tensor's norm here, it was absolute in the diary's code"
+        )
         if isinstance(noise.get("parameters"), list):
             noise["parameters"] = [_NOISE_LAYERS.get(str(layer), f"*{layer}*") for layer in noise["parameters"]]
         settings["noise"] = noise

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -18,11 +17,13 @@ from typing import Any
 
 import yaml
 
+from nnunet_topo._recipe_remarks import remarks
 from nnunet_topo._recipe_sections import (
     Averaging,
     EarlyStopping,
     Inference,
     LearningRateSchedule,
+    Monitor,
     Network,
     Noise,
     Optimizer,
@@ -30,6 +31,7 @@ from nnunet_topo._recipe_sections import (
     Plateau,
     Rollback,
     Sampling,
+    epoch_of,
     name_patterns,
 )
 from nnunet_topo._validation import (
@@ -56,6 +58,7 @@ __all__ = [
     "EarlyStopping",
     "Inference",
     "LearningRateSchedule",
+    "Monitor",
     "Network",
     "Noise",
     "Optimizer",
@@ -113,8 +116,11 @@ class Recipe:
     optimizer: Optimizer = setting(Optimizer(), section(Optimizer))
     lr_schedule: LearningRateSchedule = setting(LearningRateSchedule(), section(LearningRateSchedule))
     gradient_clip: float | None = setting(12.0, optional(number(above=0)))
+    max_nonfinite_steps: int = setting(10, integer(1))
     losses: Mapping[str, Mapping[str, Any]] = setting(FrozenMapping(), _losses)
     phases: tuple[Phase, ...] = setting(MISSING, several(section(Phase)), kw_only=True)
+    monitor: Monitor = setting(Monitor(), section(Monitor))
+    conflict_every: int | None = setting(None, optional(integer(1)))
     plateau: Plateau | None = setting(None, optional(section(Plateau)))
     rollback: Rollback | None = setting(None, optional(section(Rollback)))
     noise: Noise | None = setting(None, optional(section(Noise)))
@@ -204,11 +210,6 @@ def _override(mapping: dict[str, Any], key: str, value: object, source: str, cho
 _SECTIONS: dict[str, type] = {"optimizer": Optimizer, "lr_schedule": LearningRateSchedule, "averaging": Averaging}
 
 
-def epoch_of(start: int | float, epochs: int) -> int:
-    """Epoch of a start: itself when an int, the nearest epoch (halves up) of that fraction of the run when a float."""
-    return start if isinstance(start, int) else math.floor(start * epochs + 0.5)
-
-
 def recipe_from_mapping(mapping: object, source: str) -> Recipe:
     """Recipe from a mapping with YAML keys.
 
@@ -234,15 +235,23 @@ def _check_terms(recipe: Recipe, source: str) -> None:
     known = {*TERMS, *PLANNED_TERMS, NNUNET_TERM}
     for term, parameters in recipe.losses.items():
         check_parameters(term, to_builtins(parameters), source)
-    for index, phase in enumerate(recipe.phases):
-        for term in phase.weights:
+    weighted = {f"phases.{index}.weights": phase.weights for index, phase in enumerate(recipe.phases)}
+    reference = recipe.monitor.reference_weights
+    if reference is not None:
+        weighted["monitor.reference_weights"] = reference
+    for key, weights in weighted.items():
+        for term in weights:
             if term not in known and term not in recipe.losses:
-                where = f"phases.{index}.weights.{term}"
+                where = f"{key}.{term}"
                 raise ConfigError(
                     f"{where}: unknown loss term. {source}.{nearest(term, known)} "
                     f"Valid terms: {', '.join(sorted(known))}; a term of your own needs "
                     f"'losses: {{{term}: {{class: package.module:Name}}}}'."
                 )
+
+    if reference is not None and not any(weight > 0 for weight in reference.values()):
+        mend = "Give a term a weight, or null for those of the last phase."
+        Where("monitor.reference_weights", source).fail("at least one weight > 0", dict(reference), mend)
 
 
 def _check_phases(recipe: Recipe, source: str) -> None:
@@ -273,26 +282,6 @@ def _check_phases(recipe: Recipe, source: str) -> None:
             where.fail("0 for the first phase", ramp, "There is nothing before it to ramp from: remove the key.")
         if ramp > end - begin:
             where.fail(f"at most the {end - begin} epochs of its phase", ramp, "Shorten the ramp.")
-
-
-def remarks(recipe: Recipe) -> list[str]:
-    """What is valid but can hardly be meant: mechanisms that start past the end of the run, idle loss parameters."""
-    starts = {"noise.start": recipe.noise.start if recipe.noise else None, "averaging.start": recipe.averaging.start}
-    late = {key: epoch_of(start, recipe.epochs) for key, start in starts.items() if start is not None}
-    found = [
-        f"{key}: epoch {epoch} is past the last of {recipe.epochs} epochs, it never acts"
-        for key, epoch in late.items()
-        if epoch >= recipe.epochs
-    ]
-    last = recipe.phases[-1]
-    end = epoch_of(last.start, recipe.epochs) + last.ramp_epochs
-    if last.ramp_epochs and end >= recipe.epochs:
-        found.append(
-            f"phases.{len(recipe.phases) - 1}.ramp_epochs: the ramp ends at epoch {end}, after the last of "
-            f"{recipe.epochs} epochs: its weights are never reached"
-        )
-    idle = [term for term in recipe.losses if term not in recipe.active_terms()]
-    return found + [f"losses.{term}: no phase gives this term a weight" for term in idle]
 
 
 def recipe_differences(a: Recipe, b: Recipe) -> list[str]:

@@ -15,7 +15,7 @@ LEVELS = (
     {"errors", "_validation"},
     {"functional"},
     {"losses", "metrics"},
-    {"recipe", "_recipe_sections", "diary"},
+    {"recipe", "_recipe_sections", "_recipe_remarks", "diary"},
     {"schedule", "control"},
     {"data", "training", "evaluation", "inference"},
     {"cli"},

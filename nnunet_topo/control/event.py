@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nnunet_topo import __version__
+from nnunet_topo.control.action import Action
 from nnunet_topo.errors import CheckpointError
 
 
@@ -19,12 +20,14 @@ class Event:
         why: the reason in a sentence.
         before: the value that was replaced, builtins only.
         after: the value that replaces it, builtins only.
+        action: what the trainer has to do about it; it is no part of the journal.
     """
 
     what: str
     why: str
     before: Any = None
     after: Any = None
+    action: Action | None = None
 
 
 class Control(Protocol):

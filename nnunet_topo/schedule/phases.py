@@ -35,3 +35,13 @@ def weights_at(recipe: Recipe, epoch: int) -> dict[str, float]:
         return current
     before, t = recipe.phases[index - 1].weights, passed / phase.ramp_epochs
     return {term: before.get(term, 0.0) + t * (new - before.get(term, 0.0)) for term, new in current.items()}
+
+
+def phase_begins_at(recipe: Recipe, epoch: int) -> bool:
+    """Whether an epoch is the first of a later phase than the first.
+
+    Args:
+        recipe: a valid recipe.
+        epoch: >= 0, counted from 0.
+    """
+    return epoch > 0 and epoch in recipe.phase_starts()
