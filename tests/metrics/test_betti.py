@@ -1,5 +1,6 @@
 """Betti numbers against gudhi's cubical complexes and against shapes with known topology."""
 
+import cc3d
 import gudhi
 import numpy as np
 import pytest
@@ -40,12 +41,17 @@ def corner_cubes():
 
 
 @pytest.mark.parametrize("connectivity", [26, 6])
-def test_equals_gudhi_on_random_volumes(connectivity):
+def test_equals_gudhi_and_cc3d_on_random_volumes(connectivity):
     generator = np.random.default_rng(0)
-    for index in range(75):
+    for index in range(500):
         shape = generator.integers(1, 9, size=3)
         mask = generator.random(shape) < generator.uniform(0.05, 0.95)
-        assert betti_numbers(mask, connectivity=connectivity) == oracle(mask, connectivity), index
+        numbers = betti_numbers(mask, connectivity=connectivity)
+        assert numbers == oracle(mask, connectivity), index
+        components = cc3d.connected_components(np.pad(mask, 1).astype(np.uint8), connectivity=connectivity).max()
+        outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
+        cavities = cc3d.connected_components(outside, connectivity=32 - connectivity).max() - 1
+        assert (numbers[0], numbers[2]) == (components, cavities), index
 
 
 @pytest.mark.parametrize("connectivity", [8, 4])
