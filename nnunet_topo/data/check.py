@@ -142,7 +142,7 @@ def _check_raw(
         labels = declared_labels(content)
     except DataError:
         labels = None  # reported with dataset.json; without it labels mean nothing
-    reader = _reader(content, cases)
+    reader = reader_of(content, (case.images[0] for case in cases))
     if reader is None:
         message = "expected files that one of nnU-Net's readers opens, got none among the images."
         mend = f"Check that the images are intact files of the format {ending}."
@@ -165,18 +165,25 @@ def _check_raw(
     return findings
 
 
-def _reader(content: Mapping[str, Any], cases: Iterable[CaseFiles]) -> type[Any] | None:
+def reader_of(content: Mapping[str, Any], files: Iterable[Path]) -> type[Any] | None:
     """nnU-Net's reader for these files: of five that can be read, the majority's.
 
     nnU-Net asks one file only. A truncated one misleads it: half of a tif stack may pass for a 2-D image.
+
+    Args:
+        content: of dataset.json; `file_ending`, and `overwrite_image_reader_writer` if there is one.
+        files: images or segmentations of one format.
+
+    Returns:
+        The class, None if no file can be read.
     """
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
     votes: Counter[type[Any]] = Counter()
-    for case in cases:
+    for file in files:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             try:
-                reader = determine_reader_writer_from_dataset_json(dict(content), str(case.images[0]), verbose=False)
+                reader = determine_reader_writer_from_dataset_json(dict(content), str(file), verbose=False)
             except READ_ERRORS:
                 continue
         votes[reader] += 1

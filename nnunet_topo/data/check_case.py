@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nnunet_topo.data.check_finding import Finding, Severity
 from nnunet_topo.data.check_layout import CaseFiles
+from nnunet_topo.errors import DataError
 
 # What image libraries raise on damaged files, collected by damaging files of each format. PNG's is a SyntaxError.
 READ_ERRORS = (
@@ -96,6 +97,27 @@ _Volume = tuple[NDArray[np.float32], Mapping[str, Any]]
 
 
 def _read(report: CaseReport, paths: Sequence[Path], reader: type[Any], method: str) -> _Volume | None:
+    try:
+        return read_volume(paths, reader, method)
+    except DataError as error:
+        report.add("error", "unreadable", paths[0], str(error), "Restore the file from its source, or remove the case.")
+        return None
+
+
+def read_volume(paths: Sequence[Path], reader: type[Any], method: str) -> _Volume:
+    """What one of nnU-Net's readers makes of files, whichever way they may be damaged.
+
+    Args:
+        paths: the images of a case, or one segmentation.
+        reader: its class.
+        method: `read_images` or `read_seg`.
+
+    Returns:
+        The array (C, X, Y, Z) and nnU-Net's properties, `spacing` among them.
+
+    Raises:
+        DataError: a file is missing or cannot be read; the message leaves its name to the caller.
+    """
     said = io.StringIO()  # nnU-Net's readers print; what they print explains their bare errors
     try:
         for path in paths:
@@ -107,9 +129,7 @@ def _read(report: CaseReport, paths: Sequence[Path], reader: type[Any], method: 
     except READ_ERRORS as error:
         lines = [line for line in f"{error}\n{said.getvalue()}".splitlines() if line.strip()]
         reason = " ".join(" ".join(lines).split()) or type(error).__name__
-        message = f"expected a file that {reader.__name__} can read, got: {reason[:300]}"
-        report.add("error", "unreadable", paths[0], message, "Restore the file from its source, or remove the case.")
-        return None
+        raise DataError(f"expected a file that {reader.__name__} can read, got: {reason[:300]}") from error
 
 
 def _require_complete_gzip(path: Path) -> None:
