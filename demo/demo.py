@@ -1,4 +1,4 @@
-"""The whole path on a synthetic scroll, on CPU: data, plans, two trainers, two folds, prediction, scores, pictures.
+"""The whole path on a synthetic scroll, on CPU: data, plans, two trainers, two folds, prediction, scores, a report.
 
 Run from the repository's root with the Python of an environment that has the package: `make demo`. Everything it makes
 is in `demo_output`, which is removed first. Below 10 minutes on two cores.
@@ -13,8 +13,6 @@ import signal
 import sys
 from pathlib import Path
 
-from report import write_report
-from scores import Scores, print_scores, score_case
 from steps import Runner, StepFailed, only, say, training_progress
 
 OUTPUT = Path.cwd() / "demo_output"
@@ -34,6 +32,10 @@ SETTINGS = (
     "network.features=8",
 )
 STOCK, OURS = "nnUNetTrainer", "nnUNetTrainerTopoProgressive"
+VERDICT = (
+    f"{EPOCHS * ITERATIONS} steps, a tiny network, {HELD_OUT} held-out cases, one run: this shows that the whole path "
+    "runs and what it measures, not which trainer is better."
+)
 
 
 def environment() -> dict[str, str]:
@@ -56,6 +58,8 @@ def main() -> None:
     raw = OUTPUT / "nnUNet_raw" / DATASET
     preprocessed = OUTPUT / "nnUNet_preprocessed" / DATASET
     results = OUTPUT / "nnUNet_results" / DATASET
+    models = {trainer: results / f"{trainer}__{PLANS}__{CONFIGURATION}" for trainer in (STOCK, OURS)}
+    predictions = {trainer: OUTPUT / "predictions" / trainer for trainer in (STOCK, OURS)}
     options: tuple[object, ...]
 
     with run.step(f"synthetic scroll: {CASES} training and {HELD_OUT} held-out cases of {SIZE} voxels a side"):
@@ -87,27 +91,25 @@ def main() -> None:
         options = ("-c", CONFIGURATION, "-p", PLANS, "-tr", STOCK, OURS, "-f", *FOLDS, "-np", 1)
         interesting = only(r"^nnUNetTrainer.*: [0-9.]+$", r"^ensemble_.*: [0-9.]+$", r"^\*")
         run.run("find_best", "nnUNetv2_find_best_configuration", DATASET_ID, *options, show=interesting)
-        best = json.loads((results / "inference_information.json").read_text())
     for trainer in (STOCK, OURS):
         with run.step(f"prediction of the held-out cases, {trainer}"):
-            folders = ("-i", raw / "imagesTs", "-o", OUTPUT / "predictions" / trainer)
+            folders = ("-i", raw / "imagesTs", "-o", predictions[trainer])
             model = ("-d", DATASET_ID, "-c", CONFIGURATION, "-p", PLANS, "-tr", trainer, "-f", *FOLDS)
             options = ("-npp", 1, "-nps", 1, "-device", "cpu")
             run.run(
                 f"predict_{trainer}", "nnUNetv2_predict", *folders, *model, *options, show=only("^Predicting scroll")
             )
-    with run.step("scores of the held-out cases"):
-        scores: Scores = {
-            path.stem: {
-                trainer: score_case(path, OUTPUT / "predictions" / trainer / path.name) for trainer in (STOCK, OURS)
-            }
-            for path in sorted((raw / "labelsTs").glob("*.tif"))
-        }
-        print_scores(scores, steps=EPOCHS * ITERATIONS)
-    with run.step("pictures"):
-        figure = results / f"{OURS}__{PLANS}__{CONFIGURATION}" / f"fold_{FOLDS[0]}" / "progress_topo.png"
-        write_report(OUTPUT, raw, scores, best, figure, run.durations_s, steps=EPOCHS * ITERATIONS)
-        say(f"      {(OUTPUT / 'report.html').relative_to(Path.cwd())}: open it in a browser")
+    with run.step("scores of the held-out cases, and their difference"):
+        for trainer, folder in predictions.items():
+            options = (raw / "labelsTs", folder, "-np", 1)
+            run.run(f"evaluate_{trainer}", "nnunet-topo", "evaluate", *options, show=only("^wrote"))
+        run.run("compare", "nnunet-topo", "compare", *predictions.values(), show=only(r"\S  +\S", "^warning: only"))
+        say(f"      {VERDICT}")
+    with run.step("the report: what was trained, how it went, and where the cross-validation is wrong"):
+        page = OUTPUT / "report.html"
+        options = (models[OURS], "--against", models[STOCK], "-o", page, "-np", 1)
+        run.run("report", "nnunet-topo", "report", *options, show=only(r"^ *[\d./ ]+  \w"))
+        say(f"      {page.relative_to(Path.cwd())} ({page.stat().st_size / 1e6:.1f} MB): open it in a browser")
 
 
 def names(raw: Path) -> list[str]:

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from nnunet_topo import __version__
-from nnunet_topo.cli import check, doctor, plan, recipe, synth
+from nnunet_topo.cli import balance, check, compare, doctor, evaluate, find_best, plan, recipe, report, synth
 from nnunet_topo.errors import TopoError
 
 # Each has add_parser(subparsers), which sets `run`: (arguments) -> exit status.
-SUBCOMMANDS = (plan, recipe, check, synth, doctor)
+SUBCOMMANDS = (plan, recipe, check, evaluate, compare, find_best, balance, report, synth, doctor)
 
 
 def build_parser() -> argparse.ArgumentParser:

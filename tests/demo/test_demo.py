@@ -9,12 +9,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
-import tifffile
 
 DEMO = Path(__file__).parents[2] / "demo"
-MODULES = ("demo", "report", "scores", "steps", "stock_short")
+MODULES = ("demo", "steps", "stock_short")
 
 
 @pytest.fixture
@@ -107,42 +105,3 @@ def test_the_environment_hides_the_callers_nnunet(load: Any, monkeypatch: pytest
     assert "nnUNet_wandb_enabled" not in environment
     assert "NNUNET_TOPO_RECIPE" not in environment
     assert Path(environment["nnUNet_raw"]).parent.name == "demo_output"
-
-
-def test_scores_and_the_page(load: Any, tmp_path: Path) -> None:
-    scores, report = load("scores"), load("report")
-    raw, trainers = tmp_path / "raw", ("nnUNetTrainer", "nnUNetTrainerTopoProgressive")
-    label = np.zeros((8, 8, 8), dtype=np.uint8)
-    label[2:6, 2:6, 2:6] = 1
-    hollow = label.copy()
-    hollow[3, 3, 3] = 0
-    for file, volume in (
-        (raw / "imagesTs" / "a_0000.tif", label * 100),
-        (raw / "labelsTs" / "a.tif", label),
-        (tmp_path / "predictions" / trainers[0] / "a.tif", hollow),
-        (tmp_path / "predictions" / trainers[1] / "a.tif", np.zeros_like(label)),
-    ):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(file, volume)
-    found = {
-        "a": {
-            trainer: scores.score_case(raw / "labelsTs" / "a.tif", tmp_path / "predictions" / trainer / "a.tif")
-            for trainer in trainers
-        }
-    }
-    stock, ours = found["a"].values()
-    assert stock.dice == pytest.approx(2 * 63 / (63 + 64))
-    assert stock.betti_errors == (0, 0, 1)
-    assert (ours.dice, ours.betti_errors) == (0.0, (1, 0, 0))
-    assert scores.rows(found)[-1] == ("mean", trainers[1], "0.000", "1.0", "0.0", "0.0", "")
-
-    picture = report.contact_sheet(tmp_path, raw, found)
-    (tmp_path / "progress.png").write_bytes(picture)
-    best = {"all_results": {"nnUNetTrainer__p__3d_fullres": 0.5, "nnUNetTrainerTopo__p__3d_fullres": 0.75}}
-    report.write_report(tmp_path, raw, found, best, tmp_path / "progress.png", [("a <step>", 1.25)], steps=10)
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 2
-    assert "http" not in page
-    assert "a &lt;step&gt;" in page
-    assert page.index("0.7500") < page.index("0.5000")
-    assert (tmp_path / "report.png").read_bytes() == picture
