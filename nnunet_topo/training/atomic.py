@@ -10,12 +10,13 @@ from typing import BinaryIO
 
 
 @contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_file(path: str | os.PathLike[str], *, displaced: Path | None = None) -> Iterator[BinaryIO]:
     """A binary stream whose content takes the place of a file when the block ends, and vanishes when it raises.
 
     Args:
         path: the file, with one writer at a time; its folder must exist. `<name>.tmp` beside it is used on the way:
             a name that the next write takes again, so that a killed process leaves one such file at the most.
+        displaced: where the file that was at `path` goes, in the same folder; without it that file is gone.
     """
     target = Path(path)
     temporary = target.with_name(f"{target.name}.tmp")
@@ -24,6 +25,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
+        if displaced is not None:
+            os.replace(target, displaced)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

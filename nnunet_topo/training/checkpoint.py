@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 TOPO_KEY = "nnunet_topo"
+FINAL = "checkpoint_final.pth"
+LATEST = "checkpoint_latest.pth"
+BEST = "checkpoint_best.pth"
+PREVIOUS = "checkpoint_previous.pth"
+TRUST_VARIABLE = "NNUNET_TOPO_TRUST"
+_TO_RESUME = ("optimizer_state", "logging", "_best_ema", "current_epoch", "init_args")
 # Stock nnU-Net keeps NumPy scalars in the logging section of its checkpoints.
 _NUMPY_SCALARS: list[Any] = [
     np.float64(0).__reduce__()[0],
@@ -47,15 +55,32 @@ def to_builtins(value: Any) -> Any:
     return value
 
 
-def write_checkpoint(checkpoint: Mapping[str, Any], file: str | Path) -> None:
+def write_checkpoint(checkpoint: Mapping[str, Any], file: str | Path, *, keep_latest: bool = False) -> None:
     """Write a checkpoint so that the file is at every moment either the old one or the new one, whole.
 
     Args:
         checkpoint: tensors and builtins only.
         file: the target; a temporary file beside it is replaced into its place.
+        keep_latest: whether a `checkpoint_latest.pth` that this one succeeds stays as `checkpoint_previous.pth`.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written; what was there is still there.
     """
-    with atomic_file(file) as stream:
-        torch.save(dict(checkpoint), stream)
+    file = Path(file)
+    latest, previous = file.with_name(LATEST), file.with_name(PREVIOUS)
+    keep_latest = keep_latest and latest.is_file()
+    try:
+        with atomic_file(file, displaced=previous if keep_latest and file == latest else None) as stream:
+            torch.save(dict(checkpoint), stream)
+        if keep_latest and file.name == FINAL:
+            os.replace(latest, previous)
+    except (OSError, RuntimeError) as error:
+        # torch reports a failed write as an inconsistency of its own.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise CheckpointError(
+            f"checkpoint: expected to write a file, got {_first_line(cause)}. {file}. The checkpoints before it are "
+            "untouched: make room, then go on with --c."
+        ) from error
 
 
 def read_checkpoint(file: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -71,19 +96,19 @@ def read_checkpoint(file: str | Path, device: torch.device | str = "cpu") -> dic
         CheckpointError: the file is missing, damaged, holds unsafe objects or is no nnU-Net checkpoint.
     """
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            checkpoint = torch.load(file, map_location=device, weights_only=True)
+        checkpoint = _load(file, device)
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint: expected a file, got none. {file}. Check the path.") from error
     except pickle.UnpicklingError as error:
         # torch's own text advises to load it all the same; it stays in the chain of exceptions.
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        got = f"'{named[1]}', which loading would run" if named else "bytes that are not a checkpoint"
+        named = _refused_global(error)
+        got = f"'{named}', which loading would run" if named else "bytes that are not a checkpoint"
+        trust = f", or set {TRUST_VARIABLE}=1 to run what is in this one" if named else ""
         raise CheckpointError(
             f"checkpoint: expected tensors and plain values only, got {got}. {file}. "
-            "Use a checkpoint that you trust and that is whole."
+            f"Use a checkpoint that you trust and that is whole{trust}."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"checkpoint: expected a readable file, got {_first_line(error)}. {file}. "
             "The file is damaged: remove it and continue from another checkpoint of this fold."
@@ -102,7 +127,43 @@ def read_checkpoint(file: str | Path, device: torch.device | str = "cpu") -> dic
     return checkpoint
 
 
-def _first_line(error: Exception) -> str:
+def _load(file: str | Path, device: torch.device | str) -> Any:
+    if zipfile.is_zipfile(file):
+        # torch notices a missing end, but no wrong bytes in the middle.
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of '{damaged}'")
+    try:
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(file, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if _refused_global(error) and os.environ.get(TRUST_VARIABLE, "").strip() == "1":
+            return torch.load(file, map_location=device, weights_only=False)
+        raise
+
+
+def _refused_global(error: pickle.UnpicklingError) -> str | None:
+    """The function or class that a pickle asks for and may not have."""
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return named[1] if named else None
+
+
+def require_resumable(checkpoint: Mapping[str, Any], file: str | Path) -> None:
+    """Raise when a checkpoint holds weights, but not what a training or validation needs besides.
+
+    Raises:
+        CheckpointError: names what is missing.
+    """
+    missing = [key for key in _TO_RESUME if key not in checkpoint]
+    if missing:
+        raise CheckpointError(
+            f"checkpoint: expected the keys of a training, got none of the name {', '.join(missing)}. {file}. "
+            "Name a checkpoint that nnUNetv2_train wrote; weights alone can be given to -pretrained_weights."
+        )
+
+
+def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__} {str(error).partition(chr(10))[0]}".strip()
 
 
@@ -125,12 +186,13 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], file: 
         ) from error
 
 
-def checkpoint_of(trainer: nnUNetTrainer, section: Mapping[str, Any]) -> dict[str, Any]:
+def checkpoint_of(trainer: nnUNetTrainer, section: Mapping[str, Any], next_epoch: int) -> dict[str, Any]:
     """Stock nnU-Net's checkpoint of a trainer with one more key; tensors and builtins only.
 
     Args:
         trainer: an initialised trainer.
         section: what goes under `nnunet_topo`.
+        next_epoch: the epoch that a resumed run begins, or goes on with.
     """
     scaler = trainer.grad_scaler
     return {
@@ -139,7 +201,7 @@ def checkpoint_of(trainer: nnUNetTrainer, section: Mapping[str, Any]) -> dict[st
         "grad_scaler_state": None if scaler is None else scaler.state_dict(),
         "logging": to_builtins(trainer.logger.get_checkpoint()),
         "_best_ema": to_builtins(trainer._best_ema),
-        "current_epoch": trainer.current_epoch + 1,
+        "current_epoch": next_epoch,
         "init_args": trainer.my_init_kwargs,
         "trainer_name": type(trainer).__name__,
         "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
@@ -151,8 +213,9 @@ def restore(trainer: nnUNetTrainer, checkpoint: Mapping[str, Any], file: str | P
     """Put what stock nnU-Net keeps of an initialised trainer into the state of a checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is of another network.
+        CheckpointError: the checkpoint is of another network, or holds nothing but weights.
     """
+    require_resumable(checkpoint, file)
     load_weights(trainer.network, checkpoint["network_weights"], file)
     trainer.my_init_kwargs = checkpoint["init_args"]
     trainer.current_epoch = checkpoint["current_epoch"]
@@ -162,5 +225,5 @@ def restore(trainer: nnUNetTrainer, checkpoint: Mapping[str, Any], file: str | P
         "inference_allowed_mirroring_axes", trainer.inference_allowed_mirroring_axes
     )
     trainer.optimizer.load_state_dict(checkpoint["optimizer_state"])
-    if trainer.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
+    if trainer.grad_scaler is not None and checkpoint.get("grad_scaler_state") is not None:
         trainer.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])

@@ -76,14 +76,15 @@ class Journal:
         """
         return [line for _, line in self._sound_lines()]
 
-    def cut_back(self, epoch: int) -> None:
-        """Keep only the lines of epochs before `epoch`, events included.
+    def cut_back(self, epoch: int, *, lines: int | None = None) -> None:
+        """Keep only the lines of epochs before `epoch`, events included, as far as a checkpoint knew them.
 
         A run that resumes at `epoch` repeats what came after its checkpoint; both versions in one file would
         contradict each other. The file is replaced in one step: a crash leaves the old or the new one.
 
         Args:
-            epoch: the first epoch that will be run again, >= 0; 0 empties the journal.
+            epoch: the first epoch that will be run again, >= 0.
+            lines: how many lines there were when the checkpoint was saved, >= 0; None if it does not say.
 
         Raises:
             ConfigError: `epoch` is not an int >= 0.
@@ -93,9 +94,9 @@ class Journal:
         if not self.path.exists():
             return
         if limit == 0:
-            write_atomically(self.path, b"")
+            write_atomically(self.path, b"")  # also when the journal of an earlier run is damaged
             return
-        kept = b"".join(raw + b"\n" for raw, line in self._sound_lines() if line["epoch"] < limit)
+        kept = b"".join(raw + b"\n" for raw, line in self._sound_lines()[:lines] if line["epoch"] < limit)
         if kept != self.path.read_bytes():
             write_atomically(self.path, kept)
 
@@ -120,15 +121,20 @@ class Journal:
     def _append(self, values: Mapping[str, Any]) -> None:
         text = json.dumps(json_legal(values), allow_nan=False).encode() + b"\n"
         is_new = not self.path.exists()
-        with open(self.path, "a+b") as file:
-            file.seek(0)
-            content = file.read()
-            end, separator = _append_position(content)
-            if end < len(content):
-                file.truncate(end)
-            file.write(separator + text)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(self.path, "a+b") as file:
+                file.seek(0)
+                content = file.read()
+                end, separator = _append_position(content)
+                if end < len(content):
+                    file.truncate(end)
+                file.write(separator + text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DataError(
+                f"journal: expected to append a line, got {error.strerror}. {self.path}. Make room, go on with --c."
+            ) from error
         if is_new:
             sync_folder(self.path.parent)
 

@@ -92,13 +92,38 @@ def tensorboard_logger(output_folder: str | os.PathLike[str], *, resume_epoch: i
     return TensorBoardLogger(SummaryWriter(str(folder), purge_step=resume_epoch or 0))
 
 
+def mend_moving_average(logger: Any) -> None:
+    """Put the newest value of nnU-Net's moving average right where it is not finite.
+
+    A pseudo Dice that is not finite (no foreground in any validation patch, and none predicted) would make stock's
+    average NaN for the rest of the run. Here such an epoch leaves the average as it was.
+
+    Args:
+        logger: nnU-Net's MetaLogger behind an epoch's validation.
+    """
+    averages: list[float] = logger.get_value("ema_fg_dice", step=None)
+    if not math.isfinite(averages[-1]):
+        known = [value for value in averages[:-1] if math.isfinite(value)]
+        averages[-1] = known[-1] if known else logger.get_value("mean_fg_dice", step=-1)
+    # As a checkpoint keeps it: NumPy would go on in float32, and a resumed run in another last bit.
+    averages[-1] = float(averages[-1])
+
+
+def pseudo_dice_record(logger: Any) -> dict[str, Any]:
+    """nnU-Net's Dice over the epoch's validation patches for the journal: of each class, mean and moving average."""
+    names = {"pseudo_dice": "dice_per_class_or_region", "mean_pseudo_dice": "mean_fg_dice"}
+    names["ema_pseudo_dice"] = "ema_fg_dice"
+    return {ours: logger.get_value(theirs, step=-1) for ours, theirs in names.items()}
+
+
 def forward_epoch(loggers: Iterable[EpochLogger], line: Mapping[str, Any]) -> None:
     """Send the numbers of one journal line of kind `epoch` to every logger.
 
     They go to the loggers directly because MetaLogger.log refuses names that nnU-Net does not know. Keys:
     `topo/{train,validation}/<term>` unweighted, `topo/{train,validation}_weighted/<term>`, `topo/weight/<term>`,
     `topo/loss/{train,validation}`, `topo/foreground/{predicted,labelled}`, `topo/pseudo_dice/{mean,ema,class_<n>}`,
-    `topo/{lr,phase,duration_s}`.
+    `topo/monitor/<name>`, `topo/reference/<term>`, `topo/conflict/<term>-<term>`,
+    `topo/{lr,lr_multiplier,phase,duration_s}`.
 
     Args:
         loggers: usually `MetaLogger.loggers`.
@@ -113,10 +138,13 @@ def forward_epoch(loggers: Iterable[EpochLogger], line: Mapping[str, Any]) -> No
 
 
 def _named_values(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key in ("lr", "phase", "duration_s"):
+    for key in ("lr", "lr_multiplier", "phase", "duration_s"):
         yield f"topo/{key}", line.get(key)
     for term, weight in (line.get("weights") or {}).items():
         yield f"topo/weight/{term}", weight
+    for key, group in (("monitors", "monitor"), ("reference_terms", "reference"), ("conflict", "conflict")):
+        for name, value in (line.get(key) or {}).items():
+            yield f"topo/{group}/{name.replace('|', '-')}", value  # TensorBoard takes no bars
     for part in ("train", "validation"):
         section = line.get(part) or {}
         yield f"topo/loss/{part}", section.get("loss")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from nnunet_topo.errors import ConfigError
-from nnunet_topo.losses import NNUNET_TERM, CompoundLoss, make_term
+from nnunet_topo.losses import NNUNET_TERM, CompoundLoss, Term, make_term
 from nnunet_topo.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -67,7 +67,21 @@ def build_loss(
         return stock()
     names = recipe.active_terms()
     _check_class_weights(recipe, names, labels)
-    terms = {
+    own = [name for name in names if name != NNUNET_TERM]
+    terms = build_terms(recipe, own, labels, spacing_mm=spacing_mm, batch_dice=batch_dice)
+    return CompoundLoss(
+        terms,
+        scale_weights=scale_weights,
+        stock=stock() if NNUNET_TERM in names else None,
+        keep_unused_heads=is_ddp,
+    )
+
+
+def build_terms(
+    recipe: Recipe, names: Sequence[str], labels: LabelManager, *, spacing_mm: Sequence[float], batch_dice: bool
+) -> dict[str, Term]:
+    """Terms by name with the recipe's parameters, for a dataset's labels; arguments as in `build_loss`."""
+    return {
         name: make_term(
             name,
             ignore_label=labels.ignore_label,
@@ -77,14 +91,7 @@ def build_loss(
             **recipe.losses.get(name, {}),
         )
         for name in names
-        if name != NNUNET_TERM
     }
-    return CompoundLoss(
-        terms,
-        scale_weights=scale_weights,
-        stock=stock() if NNUNET_TERM in names else None,
-        keep_unused_heads=is_ddp,
-    )
 
 
 def _check_class_weights(recipe: Recipe, names: Sequence[str], labels: LabelManager) -> None:

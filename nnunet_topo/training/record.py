@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,10 @@ from torch import distributed as dist
 from nnunet_topo.functional.masks import valid_mask
 
 Outputs = Sequence[Mapping[str, Any]]
+Value = TypeVar("Value")
 
 
-def over_ranks(value: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
+def over_ranks(value: Value) -> list[Value]:
     """The value of every rank, the same list on all of them; a list of one outside distributed training."""
     if not (dist.is_available() and dist.is_initialized()):
         return [value]
@@ -44,6 +45,17 @@ def loss_record(outputs: Outputs, names: Sequence[str], weights: Mapping[str, fl
         "terms": terms,
         "weighted": {name: weights[name] * value for name, value in terms.items()},
     }
+
+
+def gradient_norm_record(outputs: Outputs) -> float | None:
+    """Mean over steps and ranks of the gradient's norm before clipping; None when no step had a finite one.
+
+    Args:
+        outputs: one mapping a step with `gradient_norm` ().
+    """
+    norms = np.concatenate(over_ranks(np.array([output["gradient_norm"] for output in outputs], dtype=np.float64)))
+    finite = norms[np.isfinite(norms)]  # a GradScaler that looks for its scale leaves a few infinite ones
+    return float(finite.mean()) if len(finite) else None
 
 
 def foreground_record(outputs: Outputs, *, overlapping: bool) -> dict[str, float | None]:

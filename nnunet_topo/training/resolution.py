@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from nnunet_topo.recipe import (
 )
 from nnunet_topo.schedule.mechanisms import unavailable_mechanisms
 from nnunet_topo.training.atomic import write_atomically
-from nnunet_topo.training.checkpoint import TOPO_KEY, read_checkpoint
+from nnunet_topo.training.checkpoint import TOPO_KEY
+from nnunet_topo.training.existing_run import Choice, newest_valid
 
 RECIPE_VARIABLE = "NNUNET_TOPO_RECIPE"
 RECIPE_FILE = "topo_recipe.yaml"
-CHECKPOINT_ORDER = {"checkpoint_final.pth": 0, "checkpoint_latest.pth": 1, "checkpoint_best.pth": 2}
 
 
 @dataclass(frozen=True)
@@ -136,14 +136,14 @@ def refuse_other_folds(recipe: Recipe, model_folder: Path, fold_folder: Path) ->
 
 def _recipe_of_fold(folder: Path) -> Recipe | None:
     """Recipe that a fold was trained with, None when it holds no checkpoint or one of stock nnU-Net."""
-    checkpoints = sorted(folder.glob("checkpoint_*.pth"), key=lambda file: CHECKPOINT_ORDER.get(file.name, 9))
-    if not checkpoints:
+    if not any(folder.glob("checkpoint_*.pth")):
         return None
     if (folder / RECIPE_FILE).is_file():
         return load_recipe(folder / RECIPE_FILE)
     # nnU-Net's export leaves the recipe's file behind, but not the checkpoint.
-    saved = read_checkpoint(checkpoints[0])[TOPO_KEY].get("recipe")
-    return recipe_from_mapping(saved, f"checkpoint {checkpoints[0]}") if saved else None
+    choice = newest_valid(folder)
+    saved = choice.checkpoint.get(TOPO_KEY, {}).get("recipe")
+    return recipe_from_mapping(saved, f"checkpoint {choice.file}") if saved else None
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
@@ -152,12 +152,15 @@ def write_recipe(recipe: Recipe, folder: Path) -> None:
     write_atomically(folder / RECIPE_FILE, text.encode())
 
 
-def start_events(resolved: ResolvedRecipe, *, resumed_from: str | None, started_from: Path | None) -> list[Event]:
+def start_events(
+    resolved: ResolvedRecipe, resumed_from: str | None, choice: Choice | None, started_from: Path | None
+) -> list[Event]:
     """What a run says of itself at its start, settings that do not act in it included.
 
     Args:
         resolved: the recipe and its source.
         resumed_from: the checkpoint's path when a training goes on.
+        choice: why that one, with `--c`.
         started_from: the file whose weights a fine-tuning starts from.
     """
     recipe = resolved.recipe
@@ -165,7 +168,10 @@ def start_events(resolved: ResolvedRecipe, *, resumed_from: str | None, started_
     if resumed_from is None:
         events = [Event("start", origin, after=recipe.name)]
     else:
-        events = [Event("resume", f"--c, {origin}", after=Path(resumed_from).name)]
+        why = f", {choice.why}" if choice else ""
+        events = [Event("resume", f"--c, {origin}{why}", after=Path(resumed_from).name)]
+    for name, reason in (choice.rejected if choice else {}).items():
+        events.append(Event("checkpoint rejected", reason, before=name))
     if started_from is not None:
         events.append(Event("start_from", "weights of the same fold, heads included", after=str(started_from)))
     network = {key: value for key, value in recipe.to_mapping()["network"].items() if value is not None}
@@ -176,3 +182,17 @@ def start_events(resolved: ResolvedRecipe, *, resumed_from: str | None, started_
         why = "nnUNetv2_predict takes the most probable class; inference settings do not act in training"
         events.append(Event("inference.threshold not applied", why, before=recipe.inference.threshold))
     return events
+
+
+def require_axes(recipe: Recipe, patch_size: Sequence[int], configuration: str) -> None:
+    """Raise when a recipe mirrors along an axis that the patches of a configuration do not have.
+
+    Raises:
+        ConfigError: naming the axis.
+    """
+    for axis in recipe.sampling.mirror_axes or ():
+        if axis >= len(patch_size):
+            raise ConfigError(
+                f"sampling.mirror_axes: expected axes 0..{len(patch_size) - 1} for configuration '{configuration}', "
+                f"got {axis}. recipe '{recipe.name}'. Leave it out."
+            )

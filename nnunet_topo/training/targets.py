@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, SegOnlyTransform
 from torch import Tensor
 
 from nnunet_topo.errors import ConfigError, DataError, ShapeError, nearest
 from nnunet_topo.functional.masks import structure_onehot, valid_mask
 from nnunet_topo.losses.label_targets import LABEL_TARGETS, label_target
 
+if TYPE_CHECKING:
+    from nnunet_topo.training.trainers import nnUNetTrainerTopo
+
 
 class AppendLabelTargets(SegOnlyTransform):
     """Appends one tensor for each label-derived target to the list of label maps.
 
     Comes last, after DownsampleSegForDSTransform: nnU-Net's data loader drops unknown keys, but collates a list of
-    segmentations entry by entry. Each target is (K, X, Y[, Z]) float16 and belongs to the label map at full resolution.
-    Without deep supervision the single label map becomes a list, provided there is a target to append.
+    segmentations entry by entry. Each target is (K, X, Y[, Z]), see `label_target`, and belongs to the label map at
+    full resolution: scaled down by nearest neighbour, a skeleton of one voxel's width would fall apart. Without deep
+    supervision the single label map becomes a list, provided there is a target to append.
 
     Args:
         names: targets, as in `CompoundLoss.target_names`.
@@ -84,3 +89,28 @@ class AppendLabelTargets(SegOnlyTransform):
                 f"segmentation: expected labels 0..{structures}, got {known.max().item()}. "
                 "Pass structures= the number of foreground classes."
             )
+
+
+def label_targets_for(trainer: nnUNetTrainerTopo, names: Sequence[str]) -> AppendLabelTargets:
+    """The transform that appends those targets to a sample of a trainer's dataset."""
+    labels = trainer.label_manager
+    return AppendLabelTargets(
+        names,
+        ignore_label=labels.ignore_label,
+        regions=labels.has_regions,
+        spacing=trainer.patch_spacing(),
+        structures=max(1, labels.num_segmentation_heads - 1),
+    )
+
+
+def append_to_pipelines(trainer: nnUNetTrainerTopo, transform: BasicTransform) -> None:
+    """Let the pipelines of a trainer's loaders, when they are built, end with a transform."""
+    # Stock calls both through self. They are static, hence the attributes of the instance.
+    for pipeline in ("get_training_transforms", "get_validation_transforms"):
+        setattr(trainer, pipeline, partial(_appended, getattr(type(trainer), pipeline), transform))
+
+
+def _appended(transforms: Any, transform: BasicTransform, *args: Any, **kwargs: Any) -> Any:
+    pipeline = transforms(*args, **kwargs)
+    pipeline.transforms.append(transform)
+    return pipeline

@@ -6,56 +6,71 @@ recipe, not a class; a subclass only names another default.
 
 from __future__ import annotations
 
-import random
+import math
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 
 from nnunet_topo import __version__
-from nnunet_topo.control import Control, Event, LearningRateControl, PhaseControl, load_control_states
+from nnunet_topo.control import Event, LearningRateControl, PhaseControl, build_controls, load_control_states
 from nnunet_topo.data.labels import require_declared_labels
-from nnunet_topo.errors import ConfigError, DataError, show_without_traceback
+from nnunet_topo.errors import DataError, show_without_traceback
 from nnunet_topo.losses import NNUNET_TERM, CompoundLoss
 from nnunet_topo.recipe import Recipe
-from nnunet_topo.training.checkpoint import (
-    TOPO_KEY,
-    checkpoint_of,
-    load_weights,
-    read_checkpoint,
-    restore,
-    write_checkpoint,
-)
+from nnunet_topo.training.actions import KeptWeights, execute, keep_if_best
+from nnunet_topo.training.averaging import WeightAverage, training_images
+from nnunet_topo.training.checkpoint import TOPO_KEY
+from nnunet_topo.training.existing_run import Choice, look_before_start
 from nnunet_topo.training.figure import draw_progress
+from nnunet_topo.training.guards import NonFiniteGuard, sound_steps
 from nnunet_topo.training.journal import Journal
-from nnunet_topo.training.loggers import forward_epoch, tensorboard_logger
+from nnunet_topo.training.loggers import forward_epoch, mend_moving_average, pseudo_dice_record, tensorboard_logger
+from nnunet_topo.training.loop import run_training
 from nnunet_topo.training.loss import build_loss, deep_supervision_weights
+from nnunet_topo.training.monitors import Monitors
+from nnunet_topo.training.noise import require_noisy_parameters
 from nnunet_topo.training.optimization import (
     EpochLearningRate,
     build_optimizer,
     freeze_parameters,
     keep_frozen_statistics,
 )
-from nnunet_topo.training.record import foreground_record, loss_record, to_numpy, valid_voxels
+from nnunet_topo.training.record import (
+    foreground_record,
+    gradient_norm_record,
+    loss_record,
+    to_numpy,
+    valid_voxels,
+)
 from nnunet_topo.training.resolution import (
     ResolvedRecipe,
-    against_checkpoint,
     refuse_other_folds,
     refuse_unavailable,
+    require_axes,
     resolve_recipe,
     start_events,
     write_recipe,
 )
-from nnunet_topo.training.start_from import weights_to_start_from
-from nnunet_topo.training.targets import AppendLabelTargets
+from nnunet_topo.training.resume import (
+    EpochProgress,
+    load_resume_section,
+    restore_rank,
+    resume_section,
+    seed_generators,
+    seed_or_restore,
+)
+from nnunet_topo.training.saving import clear_folder, go_on_or_refuse, load, save
+from nnunet_topo.training.start_from import fingerprint, needs_weights, start_from
+from nnunet_topo.training.step import train_step
+from nnunet_topo.training.targets import append_to_pipelines, label_targets_for
+from nnunet_topo.training.validation import summarize_validation
 
 
 class nnUNetTrainerTopo(nnUNetTrainer):
@@ -80,24 +95,23 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         resolved = resolve_recipe(plans, type(self).default_recipe)
         refuse_unavailable(resolved.recipe)
         if resolved.recipe.seed is not None:
-            _seed(resolved.recipe.seed)
+            seed_generators(resolved.recipe.seed)
+        self.found_checkpoints = look_before_start(plans, configuration, fold, type(self).__name__)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.journal = Journal(Path(self.output_folder) / "topo_journal.jsonl")
         self.loaded_checkpoint: str | None = None
+        self.choice: Choice | None = None
+        self.progress: EpochProgress | None = None
+        self.rank_state: dict[str, Any] = {}
+        self.journal_lines: int | None = None
         self.epoch_record: dict[str, Any] = {}
         self.terms: dict[str, Tensor] = {}
-        self._follow(resolved)
+        self.follow(resolved)
 
-    def _follow(self, resolved: ResolvedRecipe) -> None:
+    def follow(self, resolved: ResolvedRecipe) -> None:
         """Take a recipe up: nnU-Net's own settings from it, and the controls."""
         recipe = resolved.recipe
-        dimensions = len(self.configuration_manager.patch_size)
-        for axis in recipe.sampling.mirror_axes or ():
-            if axis >= dimensions:
-                raise ConfigError(
-                    f"sampling.mirror_axes: expected axes 0..{dimensions - 1} for configuration "
-                    f"'{self.configuration_name}', got {axis}. recipe '{recipe.name}'. Leave it out."
-                )
+        require_axes(recipe, self.configuration_manager.patch_size, self.configuration_name)
         self.resolved = resolved
         self.initial_lr = recipe.optimizer.lr
         self.weight_decay = recipe.optimizer.weight_decay
@@ -107,9 +121,11 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         self.num_val_iterations_per_epoch = recipe.validation_iterations
         self.num_epochs = recipe.epochs
         self.save_every = recipe.checkpoint_every
-        self.phases = PhaseControl(recipe)
-        self.learning_rate = LearningRateControl(recipe)
-        self.controls: dict[str, Control] = {"phases": self.phases, "learning_rate": self.learning_rate}
+        self.guard = NonFiniteGuard(recipe.max_nonfinite_steps)
+        self.controls = build_controls(recipe)
+        self.phases = cast(PhaseControl, self.controls["phases"])
+        self.learning_rate = cast(LearningRateControl, self.controls["learning_rate"])
+        self.average, self.kept_weights, self.stopped = WeightAverage(recipe), KeptWeights(), False
 
     @property
     def recipe(self) -> Recipe:
@@ -122,13 +138,14 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         """nnU-Net's initialisation; the loggers get the recipe."""
         super().initialize()
         self.logger.update_config({TOPO_KEY: {"version": __version__, "recipe": self.recipe.to_mapping()}})
-        self._initial_weights = _fingerprint(self.network) if self.recipe.start_from else 0.0
+        self._initial_weights = fingerprint(self.network) if needs_weights(self.recipe) else 0.0
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, EpochLearningRate]:
         """The recipe's optimiser over its trainable parameters, and the schedule that sets its learning rate."""
         frozen = freeze_parameters(self.network, self.recipe)
         if frozen:
             self.print_to_log_file(f"trainable: {frozen} parameter tensors are frozen")
+        require_noisy_parameters(self.network, self.recipe)
         optimizer = build_optimizer(self.network, self.recipe)
         return optimizer, EpochLearningRate(optimizer, self.learning_rate)
 
@@ -138,14 +155,14 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         return build_loss(
             self.recipe,
             self.label_manager,
-            spacing_mm=self._patch_spacing(),
+            spacing_mm=self.patch_spacing(),
             batch_dice=self.configuration_manager.batch_dice,
             scale_weights=scales and deep_supervision_weights(len(scales), is_ddp=self.is_ddp, compiled=compiled),
             is_ddp=self.is_ddp,
             stock=super()._build_loss,
         )
 
-    def _patch_spacing(self) -> tuple[float, ...]:
+    def patch_spacing(self) -> tuple[float, ...]:
         """Spacing in mm of the patch's axes; a 2-D configuration may list the slice distance before them."""
         configuration = self.configuration_manager
         return tuple(configuration.spacing[-len(configuration.patch_size) :])
@@ -166,123 +183,104 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         names = self.loss.target_names if isinstance(self.loss, CompoundLoss) else ()
         # Without deep supervision a target is one tensor and cannot carry more; the terms then compute their own.
         if names and self.enable_deep_supervision:
-            transform = AppendLabelTargets(
-                names,
-                ignore_label=self.label_manager.ignore_label,
-                regions=self.label_manager.has_regions,
-                spacing=self._patch_spacing(),
-                structures=max(1, self.label_manager.num_segmentation_heads - 1),
-            )
-            # Stock calls both through self. They are static, hence the attributes of the instance.
-            for pipeline in ("get_training_transforms", "get_validation_transforms"):
-                setattr(self, pipeline, partial(_appended, getattr(type(self), pipeline), transform))
+            append_to_pipelines(self, label_targets_for(self, names))
         return super().get_dataloaders()
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """nnU-Net's datasets; the monitors' patches come from that of validation."""
+        datasets: tuple[Any, Any] = super().get_tr_and_val_datasets()
+        self.validation_cases = datasets[1]
+        return datasets
 
     # ---------------------------------------------------------------------------------------------------- training
 
     def on_train_start(self) -> None:
         """Check everything that can be checked, then start nnU-Net's training."""
+        go_on_or_refuse(self)
         if not self.was_initialized:
             self.initialize()
-        fold_folder = Path(self.output_folder)
-        refuse_other_folds(self.recipe, Path(self.output_folder_base), fold_folder)
+        folder = Path(self.output_folder)
+        refuse_other_folds(self.recipe, Path(self.output_folder_base), folder)
         if self.local_rank == 0:
             require_declared_labels(
                 self.preprocessed_dataset_folder, self.dataset_json, processes=default_num_processes
             )
-        started_from = self._start_from() if self.recipe.start_from and self.loaded_checkpoint is None else None
+        started_from = None
+        if needs_weights(self.recipe) and self.loaded_checkpoint is None:
+            started_from = start_from(self.network, self.recipe, self.fold, self._initial_weights)
         if self.local_rank == 0:
-            write_recipe(self.recipe, fold_folder)
-            self.journal.cut_back(self.current_epoch)
-            tensorboard = tensorboard_logger(fold_folder, resume_epoch=self.current_epoch)
+            clear_folder(self)
+            write_recipe(self.recipe, folder)
+            self.journal.cut_back(self.current_epoch + (self.progress is not None), lines=self.journal_lines)
+            tensorboard = tensorboard_logger(folder, resume_epoch=self.current_epoch)
             if tensorboard is not None:
                 tensorboard.update_config({"recipe": self.recipe.to_mapping()})
                 self.logger.loggers.append(tensorboard)
-        if self.recipe.seed is not None:
-            # Epoch and rank too: a resumed run must not repeat the first epochs' patches, nor a rank another's.
-            _seed(
-                int(
-                    np.random.SeedSequence([self.recipe.seed, self.current_epoch, self.local_rank]).generate_state(1)[0]
-                )
-            )
+        seed_or_restore(self)
         super().on_train_start()
-        if self.current_epoch < self.num_epochs:
-            self._report(start_events(self.resolved, resumed_from=self.loaded_checkpoint, started_from=started_from))
+        self.monitors = Monitors.of(self, self.validation_cases)
+        if self.current_epoch < self.num_epochs and not self.stopped:
+            self.report(start_events(self.resolved, self.loaded_checkpoint, self.choice, started_from))
+        restore_rank(self)
 
-    def _start_from(self) -> Path:
-        if _fingerprint(self.network) != self._initial_weights:
-            raise ConfigError(
-                f"start_from: expected the only source of weights, got '{self.recipe.start_from}' besides "
-                "-pretrained_weights. Drop one of them."
-            )
-        weights, file = weights_to_start_from(str(self.recipe.start_from), self.fold)
-        load_weights(self.network, weights, file)
-        return file
+    def run_training(self) -> None:
+        """nnU-Net's loop; SIGTERM and SIGUSR1 end it behind a step with a checkpoint, for `--c` to go on there."""
+        run_training(self)
 
-    def _report(self, events: list[Event]) -> None:
-        """Say what happened in nnU-Net's log and in the journal."""
+    def report(self, events: list[Event]) -> None:
+        """Say what happened in nnU-Net's log and in the journal, and do what it asks for."""
         for event in events:
             change = f": {event.before} -> {event.after}" if event.before is not None else f": {event.after}"
             self.print_to_log_file(f"[topo] {event.what}, {event.why}{change}")
             if self.local_rank == 0:
                 self.journal.append_event(self.current_epoch, event.what, event.why, event.before, event.after)
+            if event.action is not None:
+                execute(self, event.action)
 
     def on_train_epoch_start(self) -> None:
         """Ask the controls, set the weights of the loss, then nnU-Net's own start."""
         for control in self.controls.values():
-            self._report(control.start_epoch(self.current_epoch))
-        if isinstance(self.loss, CompoundLoss):
-            self.loss.set_weights({name: weight for name, weight in self.phases.weights.items() if weight > 0})
+            self.report(control.start_epoch(self.current_epoch))
         super().on_train_epoch_start()
-        keep_frozen_statistics(self.network)
+        self.on_train_epoch_resume()
         self.epoch_record = {
             "phase": self.phases.phase,
             "lr": self.optimizer.param_groups[0]["lr"],
+            "lr_multiplier": self.learning_rate.multiplier,
             "weights": self.phases.weights,
         }
 
+    def on_train_epoch_resume(self) -> None:
+        """Take up an epoch, also in its middle: what no checkpoint holds."""
+        if isinstance(self.loss, CompoundLoss):
+            self.loss.set_weights({name: weight for name, weight in self.phases.weights.items() if weight > 0})
+        self.network.train()
+        keep_frozen_statistics(self.network)
+
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One step of nnU-Net's training, with the recipe's gradient clipping.
+        """One step of nnU-Net's training, with the recipe's gradient clipping, skipped when something is not finite."""
+        return train_step(self, batch)
 
-        Returns:
-            `loss` () and `terms` (T,) unweighted, as arrays.
-        """
-        data = batch["data"].to(self.device, non_blocking=True)
-        target = self._to_device(batch["target"])
-        self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            loss = self.loss(self.network(data), target)
-        scaler, clip = self.grad_scaler, self.recipe.gradient_clip
-        (loss if scaler is None else scaler.scale(loss)).backward()
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip)
-        if scaler is not None:
-            scaler.step(self.optimizer)
-            scaler.update()
-        else:
-            self.optimizer.step()
-        self.terms = self._terms(loss)
-        loss_and_terms = to_numpy([loss, *self.terms.values()])
-        return {"loss": loss_and_terms[0, ...], "terms": loss_and_terms[1:]}
-
-    def _to_device(self, target: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+    def to_device(self, target: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        """The target, at one scale or at several, on the network's device."""
         if isinstance(target, list):
             return [tensor.to(self.device, non_blocking=True) for tensor in target]
         return target.to(self.device, non_blocking=True)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """What nnU-Net runs its forward passes in."""
         return torch.autocast("cuda") if self.device.type == "cuda" else nullcontext()
 
-    def _terms(self, loss: Tensor) -> dict[str, Tensor]:
+    def terms_of(self, loss: Tensor) -> dict[str, Tensor]:
         """Unweighted value of every active term of the last forward pass."""
         return dict(self.loss.values) if isinstance(self.loss, CompoundLoss) else {NNUNET_TERM: loss}
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """nnU-Net's own end; the means of the terms go into the epoch's record."""
+        train_outputs = sound_steps(train_outputs)
         super().on_train_epoch_end(train_outputs)
         self.epoch_record["train"] = loss_record(train_outputs, list(self.terms), self.phases.weights)
+        self.epoch_record["monitors"] = {"gradient_norm": gradient_norm_record(train_outputs)}
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's validation step, and what the record needs besides.
@@ -293,19 +291,19 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         # Counted first: stock overwrites the ignored voxels in place.
         valid = valid_voxels(batch["target"], self.label_manager.ignore_label, regions=self.label_manager.has_regions)
         outputs = super().validation_step(batch)
-        self.terms = self._terms(torch.as_tensor(outputs["loss"]))
+        self.terms = self.terms_of(torch.as_tensor(outputs["loss"]))
         return {**outputs, "terms": to_numpy(list(self.terms.values())), "valid_voxels": np.array(valid)}
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
-        """nnU-Net's own end; means of the terms, foreground and pseudo Dice go into the epoch's record."""
+        """nnU-Net's own end; means of the terms, foreground, pseudo Dice and monitors go into the epoch's record."""
         super().on_validation_epoch_end(val_outputs)
+        mend_moving_average(self.logger)
         self.epoch_record["validation"] = {
             **loss_record(val_outputs, list(self.terms), self.phases.weights),
-            "pseudo_dice": self.logger.get_value("dice_per_class_or_region", step=-1),
-            "mean_pseudo_dice": self.logger.get_value("mean_fg_dice", step=-1),
-            "ema_pseudo_dice": self.logger.get_value("ema_fg_dice", step=-1),
+            **pseudo_dice_record(self.logger),
             **foreground_record(val_outputs, overlapping=self.label_manager.has_regions),
         }
+        self.monitors.measure_epoch(self)
 
     def on_epoch_end(self) -> None:
         """The epoch's line in the journal before nnU-Net saves a checkpoint that covers it, then the figure."""
@@ -315,11 +313,24 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         if self.local_rank == 0:
             self.journal.append_epoch(line)
             forward_epoch(self.logger.loggers, line)
-        for control in self.controls.values():
-            self._report(control.end_epoch(epoch, line))
+        self.average.after_epoch(self.network, epoch)
+        for name, control in self.controls.items():
+            self.report(control.end_epoch(epoch, line))
+            keep_if_best(self, name)
         super().on_epoch_end()
+        if not math.isfinite(self._best_ema or 0.0):  # no epoch could be compared with NaN
+            self._best_ema: float | None = None
         if self.local_rank == 0:
             self._draw()
+
+    def on_train_end(self) -> None:
+        """The average of the weights, where there is one, takes their place; then nnU-Net's own end."""
+        self.kept_weights = KeptWeights()  # nothing can be rolled back any more
+        if self.average.finish(self.network, training_images(self), self.autocast()):
+            self.current_epoch -= 1  # the end belongs to the last epoch, for the journal as in nnU-Net's checkpoint
+            self.report([self.average.event()])
+            self.current_epoch += 1
+        super().on_train_end()
 
     def _draw(self) -> None:
         try:
@@ -333,44 +344,41 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         except (OSError, DataError) as error:  # a full disk or an edited journal must not end a training
             self.print_to_log_file(f"[topo] progress_topo.png was not drawn: {error}")
 
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """nnU-Net's validation of the fold; then our metrics of it, in summary_topo.json."""
+        super().perform_actual_validation(save_probabilities)
+        if self.local_rank == 0:
+            summarize_validation(self)
+
     # ------------------------------------------------------------------------------------------------- checkpoints
 
     def save_checkpoint(self, filename: str) -> None:
-        """Write stock nnU-Net's checkpoint with one more key, atomically and without pickled objects."""
-        if self.local_rank != 0:
-            return
-        if self.disable_checkpointing:
-            self.print_to_log_file("No checkpoint written, checkpointing is disabled")
-            return
-        section = {
+        """Write stock nnU-Net's checkpoint with one more key, atomically and without pickled objects; on every rank."""
+        save(self, filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: str | Path | dict[str, Any]) -> None:
+        """Take up a checkpoint; with `--c` it is the newest valid one of the fold."""
+        load(self, filename_or_checkpoint)
+
+    def topo_section(self) -> dict[str, Any]:
+        """State of every part that has one: what a checkpoint keeps under `nnunet_topo`, in builtins and tensors."""
+        return {
             "version": __version__,
             "recipe": self.recipe.to_mapping(),
             "controls": {name: control.state_dict() for name, control in self.controls.items()},
+            "average": self.average.state_dict(),
+            "kept_weights": self.kept_weights.state_dict(),
+            "stopped": self.stopped,
+            **resume_section(self),
         }
-        write_checkpoint(checkpoint_of(self, section), filename)
 
-    def load_checkpoint(self, filename_or_checkpoint: str | Path | dict[str, Any]) -> None:
-        """Take up a checkpoint; its recipe wins over one that nobody named.
-
-        Args:
-            filename_or_checkpoint: a file, or what `read_checkpoint` gave.
-
-        Raises:
-            CheckpointError: unreadable, unsafe, of another network, or with `--c` of another recipe.
-        """
-        if isinstance(filename_or_checkpoint, dict):
-            file, checkpoint = "a checkpoint in memory", filename_or_checkpoint
-        else:
-            file, checkpoint = str(filename_or_checkpoint), read_checkpoint(filename_or_checkpoint, self.device)
-        saved_recipe = checkpoint.get(TOPO_KEY, {}).get("recipe")
-        resolved = against_checkpoint(self.resolved, saved_recipe, continue_training=self.continue_training, file=file)
-        if not self.was_initialized:
-            refuse_unavailable(resolved.recipe)
-            self._follow(resolved)
-            self.initialize()
-        restore(self, checkpoint, file)
-        load_control_states(self.controls, checkpoint.get(TOPO_KEY, {}), file)
-        self.loaded_checkpoint = file
+    def load_topo_section(self, section: dict[str, Any], file: str) -> None:
+        """Give every part the state that `topo_section` took; there is none in a checkpoint of stock nnU-Net."""
+        load_control_states(self.controls, section, file)
+        self.average.load_state_dict(section.get("average", {}), self.network)
+        self.kept_weights.load_state_dict(section.get("kept_weights", {}))
+        self.stopped = bool(section.get("stopped", False))
+        load_resume_section(self, section)
 
 
 class nnUNetTrainerTopoProgressive(nnUNetTrainerTopo):
@@ -379,19 +387,13 @@ class nnUNetTrainerTopoProgressive(nnUNetTrainerTopo):
     default_recipe = "progressive"
 
 
-def _appended(transforms: Any, transform: BasicTransform, *args: Any, **kwargs: Any) -> Any:
-    pipeline = transforms(*args, **kwargs)
-    pipeline.transforms.append(transform)
-    return pipeline
+class nnUNetTrainerTopoSurface(nnUNetTrainerTopo):
+    """Stock nnU-Net's loss, later with terms for thin sheets."""
+
+    default_recipe = "surface"
 
 
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+class nnUNetTrainerTopoVessel(nnUNetTrainerTopo):
+    """Stock nnU-Net's loss, later with terms for trees of thin tubes."""
 
-
-def _fingerprint(network: nn.Module) -> float:
-    """A number that changes when the weights do."""
-    with torch.no_grad():
-        return float(sum(parameter.double().abs().sum() for parameter in network.parameters()))
+    default_recipe = "vessel"

@@ -39,7 +39,12 @@ def synthetic_journal(epochs: int, terms: int, phases: int = 1, first: int = 0) 
         dice = {"pseudo_dice": [0.5, 0.7], "mean_pseudo_dice": 0.6, "ema_pseudo_dice": 0.55}
         parts["validation"] |= {**dice, "foreground_predicted": 0.3 * decay, "foreground_labelled": 0.06}
         lr = 0.01 * (1 - epoch / epochs) ** 0.9
-        lines.append({"kind": "epoch", "epoch": epoch, "phase": phase, "lr": lr, "weights": weights, **parts})
+        measured = {"reference_loss": decay, "topology_error": 0.9 * decay / 1.4, "gradient_norm": 3 * decay}
+        line = {"kind": "epoch", "epoch": epoch, "phase": phase, "lr": lr, "weights": weights, **parts}
+        if epoch % 5 == 0 and terms > 1:
+            pairs = itertools.combinations(TERMS[:terms], 2)
+            line["conflict"] = {f"{a}|{b}": math.cos(epoch / epochs + i) for i, (a, b) in enumerate(pairs)}
+        lines.append({**line, "monitors": measured})
         if epoch in starts[1:]:
             lines.append({"kind": "event", "epoch": epoch, "what": "phase", "why": "", "from": phase - 1, "to": phase})
     labels = [" + ".join(TERMS[: max(1, terms * (index + 1) // phases)]) for index in range(phases)]
@@ -76,6 +81,11 @@ def curve(axes: Any, label: str) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(line.get_xdata()), np.asarray(line.get_ydata(), dtype=float)
 
 
+def is_vertical(line: Any) -> bool:
+    """Whether a line marks a reaction: a dashed one at a single epoch."""
+    return len(set(line.get_xdata())) == 1 and line.get_linestyle() == "--"
+
+
 @pytest.mark.parametrize(("epochs", "terms", "phases"), [(1, 1, 1), (2, 8, 2), (50, 1, 1), (50, 8, 3), (1000, 8, 3)])
 def test_nothing_overlaps_and_nothing_leaves_the_picture(drawn: Any, epochs: int, terms: int, phases: int) -> None:
     figure = drawn(*synthetic_journal(epochs, terms, phases), epochs_planned=epochs)
@@ -84,7 +94,7 @@ def test_nothing_overlaps_and_nothing_leaves_the_picture(drawn: Any, epochs: int
     assert whole.width <= 1600
     legends = [child for axes in figure.axes for child in axes.get_children() if isinstance(child, Legend)]
     legends += figure.legends
-    assert len(legends) == 5
+    assert len(legends) == (6 if terms > 1 else 5)  # with a conflict panel
     insides = [axes.get_window_extent() for axes in figure.axes]
     # Phase numbers, of 7.5 points, lie over the panels where a legend may come close: they are no headings.
     headings = [text for axes in figure.axes[1:] for text in axes.texts if text.get_fontsize() > 7.5]
@@ -175,7 +185,49 @@ def test_events_are_counted_by_kind_and_marked_at_their_epochs(drawn: Any) -> No
     assert [label.get_text() for label in timeline.get_yticklabels()] == ["finished", "rollback (2)", "noise (1)"]
     marks = [np.asarray(line.get_xdata()).tolist() for line in timeline.lines if line.get_marker() == "|"]
     assert marks == [[7, 9], [3]]
-    assert [7, 9, 3] in [np.asarray(line.get_xdata()).tolist() for line in loss.lines if line.get_marker() == "|"]
+    assert [np.asarray(line.get_xdata()).tolist() for line in loss.lines if line.get_marker() == "|"] == marks
+    colors = [line.get_color() for line in timeline.lines if line.get_marker() == "|"]
+    assert len(set(colors)) == 2
+    for title in ("Loss", "Pseudo Dice", "Learning rate", "Reference loss", "Topology error", "Gradient norm"):
+        found = {(line.get_xdata()[0], line.get_color()) for line in panel(figure, title).lines if is_vertical(line)}
+        assert found == {(7, colors[0]), (9, colors[0]), (3, colors[1])}
+    assert not any(is_vertical(line) for line in panel(figure, "Weights").lines)
+
+
+def test_events_that_happen_all_the_time_are_no_lines(drawn: Any) -> None:
+    lines, phases = synthetic_journal(60, 1)
+    lines += [{"kind": "event", "epoch": epoch, "what": "noise", "why": "", "from": 0, "to": 1} for epoch in range(30)]
+    figure = drawn(lines, phases, 60)
+    assert not any(is_vertical(line) for line in panel(figure, "Loss").lines)
+
+
+def test_what_the_controls_judge_by(drawn: Any) -> None:
+    lines, phases = synthetic_journal(20, 3)
+    for line in lines:
+        line["lr_multiplier"] = 2.0 if 5 <= line["epoch"] < 9 else 1.0
+    figure = drawn(lines, phases, 20)
+    for title, name in (("Reference loss", "reference_loss"), ("Topology error", "topology_error")):
+        expected = [line["monitors"][name] for line in lines]
+        assert curve(panel(figure, title), title.lower())[1] == pytest.approx(expected)
+    schedule = [line["lr"] / line["lr_multiplier"] for line in lines]
+    assert curve(panel(figure, "Learning rate"), "schedule alone")[1] == pytest.approx(schedule)
+    conflict = panel(figure, "Conflict")
+    entries = {text.get_text().strip() for legend in figure.legends for text in legend.get_texts()}
+    assert {entry for entry in entries if entry.startswith("conflict of")} >= {"conflict of dice, ce"}
+    measured = [line for line in lines if "conflict" in line]
+    worst = min(lines[0]["conflict"], key=lambda pair: sum(line["conflict"][pair] for line in measured))
+    x, y = curve(conflict, worst)
+    assert x.tolist() == [line["epoch"] for line in measured]
+    assert y == pytest.approx([line["conflict"][worst] for line in measured])
+
+
+def test_a_journal_from_before_the_monitors(drawn: Any) -> None:
+    lines, phases = synthetic_journal(8, 2)
+    for line in lines:
+        line.pop("monitors", None), line.pop("conflict", None)
+    titles = {text.get_text() for axes in drawn(lines, phases, 8).axes for text in axes.texts}
+    assert "Learning rate" in titles
+    assert not titles & {"Reference loss", "Topology error", "Gradient norm", "Conflict"}
 
 
 @pytest.mark.parametrize(("last", "scale"), [(0.009, "linear"), (0.0009, "log"), (0.0, "linear")])

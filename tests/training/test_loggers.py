@@ -15,6 +15,7 @@ LINE = {
     "epoch": 4,
     "phase": 1,
     "lr": 0.01,
+    "lr_multiplier": 1.5,
     "weights": {"dice": 0.75, "cldice": 0.0},
     "train": {"loss": 0.6, "terms": {"dice": 0.8}, "weighted": {"dice": 0.6}},
     "validation": {
@@ -27,11 +28,15 @@ LINE = {
         "foreground_predicted": 0.05,
         "foreground_labelled": None,
     },
+    "monitors": {"reference_loss": 0.4, "topology_error": None},
+    "reference_terms": {"dice": 0.3},
+    "conflict": {"dice|cldice": -0.25},
     "duration_s": 61.5,
 }
 SENT = {
     "topo/phase": 1,
     "topo/lr": 0.01,
+    "topo/lr_multiplier": 1.5,
     "topo/duration_s": 61.5,
     "topo/weight/dice": 0.75,
     "topo/weight/cldice": 0.0,
@@ -43,6 +48,9 @@ SENT = {
     "topo/pseudo_dice/mean": 0.5,
     "topo/pseudo_dice/ema": 0.25,
     "topo/foreground/predicted": 0.05,
+    "topo/monitor/reference_loss": 0.4,
+    "topo/reference/dice": 0.3,
+    "topo/conflict/dice-cldice": -0.25,
 }
 
 

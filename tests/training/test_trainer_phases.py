@@ -61,7 +61,8 @@ def test_journal_weights_terms_and_loss_agree_in_every_epoch(make_trainer, kind:
         assert 0 < line["validation"]["foreground_labelled"] < 0.3
     assert [line["lr"] for line in lines][:2] == [0.005, 0.01]
     events = [line for line in journal(trainer) if line["kind"] == "event"]
-    assert [(event["epoch"], event["what"]) for event in events] == [(0, "start"), (2, "phase"), (5, "phase")]
+    calendar = [(event["epoch"], event["what"]) for event in events if event["what"] in ("start", "phase")]
+    assert calendar == [(0, "start"), (2, "phase"), (5, "phase")]
     folder = Path(trainer.output_folder)
     for name in ("progress.png", "progress_topo.png", "topo_recipe.yaml", "checkpoint_final.pth"):
         assert (folder / name).stat().st_size > 0
@@ -105,7 +106,8 @@ def test_validating_the_best_checkpoint_leaves_the_journal_alone(make_trainer) -
     assert journal(again) == before
 
 
-def test_a_fresh_run_replaces_the_journal_of_an_earlier_one(make_trainer) -> None:
+def test_a_fresh_run_replaces_the_journal_of_an_earlier_one(make_trainer, monkeypatch) -> None:
+    monkeypatch.setenv("NNUNET_TOPO_OVERWRITE", "1")
     short = {**RECIPE, "epochs": 1, "phases": RECIPE["phases"][:1], "lr_schedule": {"name": "constant"}}
     for _ in range(2):
         trainer = make_trainer(nnUNetTrainerTopo, recipe=short)

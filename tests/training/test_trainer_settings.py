@@ -98,11 +98,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"early_stopping": {"patience": 5}}, "early_stopping"),
-            ({"rollback": {"degradation_epochs": 3}}, "rollback"),
-            ({"averaging": {"kind": "swa", "start": 0}}, "averaging"),
-            ({"lr_schedule": {"name": "plateau"}}, "lr_schedule"),
-            ({"phases": [{"from": 0, "weights": {"dice": 1.0, "cbdice": 1.0}}]}, "cbdice"),
+            ({"early_stopping": {"patience": 0}}, "early_stopping"),
+            ({"monitor": {"best": "validation_loss"}}, "validation_loss"),
             ({"sampling": {"mirror_axes": [3]}}, "mirror_axes"),
             ({"phases": [{"from": 0, "weights": {"dice": 0.0}}]}, "0"),
             ({"phases": [{"from": 0, "weights": {"dice": -1.0}}]}, "-1"),
@@ -113,6 +110,13 @@ class TestRefusals:
     def test_settings(self, make_trainer, change: dict, message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             make_trainer(nnUNetTrainerTopo, recipe={**SHORT, **change})
+
+    def test_a_term_that_is_only_planned(self, make_trainer, monkeypatch) -> None:
+        monkeypatch.setattr("nnunet_topo.schedule.mechanisms.PLANNED_TERMS", frozenset({"tversky"}))
+        with pytest.raises(ConfigError, match="phases.0.weights.tversky"):
+            make_trainer(
+                nnUNetTrainerTopo, recipe={**SHORT, "phases": [{"from": 0, "weights": {"dice": 1.0, "tversky": 1.0}}]}
+            )
 
     def test_unknown_recipe_in_the_environment(self, make_trainer, monkeypatch) -> None:
         monkeypatch.setenv("NNUNET_TOPO_RECIPE", "progresive")
@@ -127,7 +131,7 @@ class TestRefusals:
 
     def test_refusal_leaves_no_folder_behind(self, make_trainer, nnunet: Path) -> None:
         with pytest.raises(ConfigError):
-            make_trainer(nnUNetTrainerTopo, recipe={**SHORT, "early_stopping": {"patience": 5}})
+            make_trainer(nnUNetTrainerTopo, recipe={**SHORT, "early_stopping": {"patience": 0}})
         assert not nnunet.exists()
 
     def test_label_outside_the_dataset_in_the_preprocessed_data(
@@ -188,11 +192,32 @@ class TestOptimisation:
     def test_trainable_patterns_freeze_the_rest(self, make_trainer) -> None:
         trainer = make_trainer(nnUNetTrainerTopo, recipe={**SHORT, "trainable": ["decoder.seg_layers.*"]})
         trainer.initialize()
+        with torch.no_grad():
+            next(trainer.network.parameters()).add_(0.01)  # what -pretrained_weights does at this point
         before = {name: value.clone() for name, value in trainer.network.named_parameters()}
         trainer.run_training()
         changed = {name for name, value in trainer.network.named_parameters() if not torch.equal(value, before[name])}
         assert changed
         assert all(name.startswith("decoder.seg_layers.") for name in changed)
+
+    def test_a_frozen_network_does_not_start_at_random(self, make_trainer) -> None:
+        trainer = make_trainer(nnUNetTrainerTopo, recipe={**SHORT, "trainable": ["decoder.seg_layers.*"]})
+        with pytest.raises(ConfigError, match="start_from: expected a model folder, got null"):
+            trainer.run_training()
+
+    def test_a_negative_index_counts_from_the_end(self, make_trainer) -> None:
+        trainer = make_trainer(nnUNetTrainerTopo, recipe={**SHORT, "trainable": ["decoder.stages.-1.*"]})
+        trainer.initialize()
+        free = {name for name, value in trainer.network.named_parameters() if value.requires_grad}
+        last = len(trainer.network.decoder.stages) - 1
+        assert last > 0
+        assert free
+        assert all(name.startswith(f"decoder.stages.{last}.") for name in free)
+
+    def test_a_negative_index_too_far_is_refused(self, make_trainer) -> None:
+        trainer = make_trainer(nnUNetTrainerTopo, recipe={**SHORT, "trainable": ["decoder.stages.-9.*"]})
+        with pytest.raises(ConfigError, match="decoder.stages"):
+            trainer.initialize()
 
     def test_pattern_without_a_parameter_is_refused(self, make_trainer) -> None:
         trainer = make_trainer(nnUNetTrainerTopo, recipe={**SHORT, "trainable": ["decoder.seg_layer.*"]})
@@ -252,8 +277,8 @@ def test_state_of_an_unknown_control_is_refused(make_trainer) -> None:
     trainer.run_training()
     file = Path(trainer.output_folder) / "checkpoint_final.pth"
     checkpoint = torch.load(file, weights_only=True)
-    checkpoint["nnunet_topo"]["controls"]["plateau"] = {}
-    with pytest.raises(CheckpointError, match="got that of 'plateau'"):
+    checkpoint["nnunet_topo"]["controls"]["clairvoyance"] = {}
+    with pytest.raises(CheckpointError, match="got that of 'clairvoyance'"):
         make_trainer(nnUNetTrainerTopo, recipe=SHORT).load_checkpoint(checkpoint)
 
 
