@@ -16,7 +16,7 @@ from nnunet_topo.losses.view import View
 class CompoundLoss(nn.Module):
     """Weighted sum of terms, with deep supervision for those that want it.
 
-    Terms share one softmax and one one-hot a scale. Weights are plain python floats outside of any compiled module:
+    Terms share one softmax and one one-hot a scale (those with another `scnp` have their own). Weights are plain python floats outside of any compiled module:
     changing them recompiles nothing. A term of weight 0 does no work at all. Until `set_weights` is called every weight
     is 1.
 
@@ -104,7 +104,7 @@ class CompoundLoss(nn.Module):
             value = self.stock(outputs, labels[0] if isinstance(outputs, Tensor) else labels)
             self.values[NNUNET_TERM] = value.detach()
             weighted.append(self.weights[NNUNET_TERM] * value)
-        views: dict[int, View] = {}
+        views: dict[tuple[int, int], View] = {}
         with full_precision(heads[0].device.type):
             for name, term in self.terms.items():
                 if self.weights[name]:
@@ -143,13 +143,14 @@ def _over_scales(
     labels: Sequence[Tensor],
     extras: Mapping[str, Tensor],
     scales: Sequence[float],
-    views: dict[int, View],
+    views: dict[tuple[int, int], View],
 ) -> Tensor:
     """Unweighted value of one term: summed over the scales, or at full resolution."""
     values = []
     for scale, weight in enumerate(scales if term.at_all_scales else (1.0,)):
         if weight:
-            if scale not in views:
-                views[scale] = term.view(heads[scale], labels[scale])
-            values.append(weight * term.evaluate(views[scale], extras if scale == 0 else {}))
+            key = scale, term.scnp
+            if key not in views:
+                views[key] = term.view(heads[scale], labels[scale])
+            values.append(weight * term.evaluate(views[key], extras if scale == 0 else {}))
     return sum(values[1:], start=values[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +11,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnunet_topo.errors import ConfigError, nearest
+from nnunet_topo.functional.barrier import separation_barrier
+from nnunet_topo.functional.components import component_ids
 from nnunet_topo.functional.distance import signed_distance
+from nnunet_topo.functional.gap_surface import gap_surface
+from nnunet_topo.functional.thinning import medial_surface, skeleton
 
-LABEL_TARGETS: dict[str, Callable[..., NDArray[np.float16]]] = {"signed_distance": signed_distance}
-"""name -> f(onehot (K, X, Y[, Z]) bool, valid (X, Y[, Z]) bool or None, spacing or None) -> (K, X, Y[, Z]) float16."""
+LabelTarget = Callable[..., NDArray[Any]]
+
+
+def _each_structure(thin: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]) -> LabelTarget:
+    """The thinning of each structure on its own: the lumen and the wall of a vessel both keep their skeletons."""
+
+    def target(
+        onehot: NDArray[np.bool_], valid: NDArray[np.bool_] | None = None, spacing: Sequence[float] | None = None
+    ) -> NDArray[np.uint8]:
+        return np.stack([thin(mask if valid is None else mask & valid) for mask in onehot]).astype(np.uint8)
+
+    return target
+
+
+LABEL_TARGETS: dict[str, LabelTarget] = {
+    "signed_distance": signed_distance,
+    "skeleton": _each_structure(skeleton),
+    "medial_surface": _each_structure(medial_surface),
+    "components": component_ids,
+    "separation_barrier": separation_barrier,
+    "gap_surface": gap_surface,
+}
+"""name -> f(onehot (K, X, Y[, Z]) bool, valid (X, Y[, Z]) bool or None, spacing or None) -> (K, X, Y[, Z])."""
 
 
 def label_target(name: str, onehot: Tensor, valid: Tensor | None, spacing: Sequence[float] | None) -> Tensor:
@@ -26,7 +52,8 @@ def label_target(name: str, onehot: Tensor, valid: Tensor | None, spacing: Seque
         spacing: voxel edges in the order of the spatial axes, or None for cubic voxels.
 
     Returns:
-        (B, K, X, Y[, Z]) float16 on the device of `onehot`. On a GPU the labels travel to the CPU and back.
+        (B, K, X, Y[, Z]) on the device of `onehot`: float16 for distances, uint8 for skeletons, barriers and gaps (0 or 1), int16 for
+        components. On a GPU the labels travel to the CPU and back.
 
     Raises:
         ConfigError: unknown name.

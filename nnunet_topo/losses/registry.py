@@ -7,33 +7,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunet_topo.errors import ConfigError, nearest
-from nnunet_topo.losses.structural import ClDice, Connectivity, Dice
+from nnunet_topo.losses.centreline import CbDice, ClDice, MedialSurfaceRecall, SkeletonRecall
+from nnunet_topo.losses.distance_terms import Hausdorff, Kervadec
+from nnunet_topo.losses.links import Connectivity, Separation
+from nnunet_topo.losses.structural import Dice, Tversky
 from nnunet_topo.losses.term import Term
 from nnunet_topo.losses.user import UserTerm, check_reference
 from nnunet_topo.losses.voxelwise import Boundary, CrossEntropy, Entropy, Focal, Variance
+from nnunet_topo.losses.worst import WorstNeighbour
 
 TERMS: dict[str, type[Term]] = {
     "ce": CrossEntropy,
     "dice": Dice,
     "focal": Focal,
+    "tversky": Tversky,
     "variance": Variance,
     "entropy": Entropy,
     "boundary": Boundary,
+    "kervadec": Kervadec,
+    "hausdorff": Hausdorff,
     "cldice": ClDice,
+    "cbdice": CbDice,
+    "skeleton_recall": SkeletonRecall,
+    "medial_surface_recall": MedialSurfaceRecall,
     "connectivity": Connectivity,
+    "separation": Separation,
+    "scnp": WorstNeighbour,
 }
 """The terms that exist."""
 
 PLANNED_TERMS = frozenset(
     {
-        "tversky",
-        "kervadec",
-        "cbdice",
-        "skeleton_recall",
-        "medial_surface_recall",
         "betti_matching",
-        "scnp",
-        "separation",
     }
 )
 """Names that are taken but not available yet."""
@@ -43,7 +48,9 @@ NNUNET_TERM = "nnunet"
 
 
 def _own_parameters(term: type[Term]) -> list[str]:
-    return [p.name for p in inspect.signature(term).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    """Names of the parameters that a recipe may set: those of the class, and `scnp`, which every term has."""
+    own = [p.name for p in inspect.signature(term).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    return own if issubclass(term, WorstNeighbour) else [*own, "scnp"]
 
 
 def check_parameters(name: str, parameters: Mapping[str, Any], where: str) -> None:

@@ -1,4 +1,4 @@
-"""Terms that look at structures: dice, cldice, connectivity."""
+"""Terms that look at the overlap of structures: dice, tversky."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from nnunet_topo.errors import ConfigError
-from nnunet_topo.functional.cldice import soft_cldice_loss
-from nnunet_topo.functional.connectivity import connectivity_loss
 from nnunet_topo.functional.dice import soft_dice_loss
+from nnunet_topo.functional.tversky import tversky_loss
 from nnunet_topo.losses import checks
 from nnunet_topo.losses.term import Term
 from nnunet_topo.losses.view import View
@@ -35,58 +33,36 @@ class Dice(Term):
         return soft_dice_loss(view.probabilities, view.onehot, smooth=self.smooth, batch_dice=self.batch_dice)
 
 
-class ClDice(Term):
-    """`cldice`: one minus the mean soft clDice of the structures; full resolution only. Range [0, 1].
+class Tversky(Term):
+    """`tversky`: Dice with a price for each kind of error. Range [0, 1].
 
     Args:
-        iterations: erosions, >= 1; about half the largest thickness in voxels.
-        smooth: > 0, in voxels of skeleton.
-        sharpness: >= 1, factor on the logit before the prediction's skeleton is taken, so that a faint background does
-            not drown it; 1 is Shit et al.
+        alpha: >= 0, price of a false foreground voxel.
+        beta: >= 0, price of a missed one; not both 0. alpha = beta = 0.5 is Dice.
+        gamma: > 0, exponent of the loss (focal Tversky); below 1 a structure that is nearly right keeps its gradient.
+        smooth: > 0, voxels.
         **common: see `Term`.
     """
 
-    def __init__(self, *, iterations: int = 10, smooth: float = 1e-5, sharpness: float = 4.0, **common: Any) -> None:
+    at_all_scales = True
+
+    def __init__(
+        self, *, alpha: float = 0.3, beta: float = 0.7, gamma: float = 1.0, smooth: float = 1e-5, **common: Any
+    ) -> None:
         super().__init__(**common)
-        self.iterations = checks.integer("iterations", iterations, low=1)
+        self.alpha = checks.number("alpha", alpha, low=0.0)
+        self.beta = checks.number("beta", beta, low=0.0, above=self.alpha == 0)
+        self.gamma = checks.number("gamma", gamma, low=0.0, above=True)
         self.smooth = checks.number("smooth", smooth, low=0.0, above=True)
-        self.sharpness = checks.number("sharpness", sharpness, low=1.0, high=16.0)
 
     def evaluate(self, view: View, targets: Mapping[str, Tensor]) -> Tensor:
-        """See `soft_cldice_loss`."""
-        return soft_cldice_loss(
+        """See `tversky_loss`."""
+        return tversky_loss(
             view.probabilities,
             view.onehot,
-            iterations=self.iterations,
+            alpha=self.alpha,
+            beta=self.beta,
+            gamma=self.gamma,
             smooth=self.smooth,
-            sharpness=self.sharpness,
-            batch_dice=self.batch_dice,
-        )
-
-
-class Connectivity(Term):
-    """`connectivity`: mean squared difference of dilated prediction and dilated labels. Range [0, 1].
-
-    Gaps and bridges of up to kernel_size - 1 voxels are invisible to it; cldice sees them.
-
-    Args:
-        kernel_size: edge of the dilating cube in voxels, odd, >= 3.
-        **common: see `Term`.
-    """
-
-    def __init__(self, *, kernel_size: int = 3, **common: Any) -> None:
-        super().__init__(**common)
-        self.kernel_size = checks.integer("kernel_size", kernel_size, low=3)
-        if kernel_size % 2 == 0:
-            raise ConfigError(f"kernel_size: expected an odd number, got {kernel_size}.")
-
-    def evaluate(self, view: View, targets: Mapping[str, Tensor]) -> Tensor:
-        """See `connectivity_loss`."""
-        return connectivity_loss(
-            view.probabilities,
-            view.onehot,
-            view.count.sum(),
-            valid=view.valid,
-            kernel_size=self.kernel_size,
             batch_dice=self.batch_dice,
         )

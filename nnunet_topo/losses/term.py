@@ -30,6 +30,8 @@ class Term(nn.Module):
         regions: labels are one-hot regions, predicted by sigmoids.
         spacing: voxel edges in the order of the spatial axes, or None for cubic voxels.
         batch_dice: numerators and denominators are pooled over the batch and all ranks before a ratio is taken.
+        scnp: voxels >= 1, or True for 1: the term sees every voxel's logits as those of the worst voxel of the same
+            class within this distance, see `worst_neighbour`. False or 0: it sees them as they are.
     """
 
     at_all_scales: bool = False
@@ -44,21 +46,23 @@ class Term(nn.Module):
         regions: bool = False,
         spacing: Sequence[float] | None = None,
         batch_dice: bool = False,
+        scnp: bool | int = False,
     ) -> None:
         super().__init__()
         self.ignore_label = None if ignore_label is None else checks.integer("ignore_label", ignore_label, low=-(2**31))
         self.regions = regions
         self.spacing = checks.spacing(spacing)
         self.batch_dice = batch_dice
+        self.scnp = int(scnp) if isinstance(scnp, bool) else checks.integer("scnp", scnp, low=0)
 
     def view(self, logits: Tensor, labels: Tensor) -> View:
-        """What this term and others with the same ignore label and regions derive from one pair."""
+        """What this term and others with the same ignore label, regions and scnp derive from one pair."""
         if self.spacing is not None and len(self.spacing) != logits.ndim - 2:
             raise ShapeError(
                 f"spacing: expected {logits.ndim - 2} values, one for each spatial axis of the logits, got "
                 f"{self.spacing}. Make the term with the spacing of its patches."
             )
-        return View(logits, labels, ignore_label=self.ignore_label, regions=self.regions)
+        return View(logits, labels, ignore_label=self.ignore_label, regions=self.regions, scnp=self.scnp)
 
     def forward(self, logits: Tensor, labels: Tensor, targets: Mapping[str, Tensor] | None = None) -> Tensor:
         """Value of the term.

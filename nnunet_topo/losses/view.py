@@ -10,6 +10,7 @@ from torch import Tensor
 from nnunet_topo.errors import DataError, ShapeError
 from nnunet_topo.functional.cross_entropy import sigmoid_cross_entropy, softmax_cross_entropy
 from nnunet_topo.functional.masks import masked_logits, select_valid, structure_onehot, valid_mask
+from nnunet_topo.functional.worst_neighbour import worst_neighbour
 
 
 class View:
@@ -25,19 +26,23 @@ class View:
             (B, C, X, Y[, Z]) one-hot, and one channel more, the ignored voxels, when there is an ignore label.
         ignore_label: value of unlabelled voxels, or None.
         regions: whether `labels` are one-hot regions.
+        scnp: voxels; > 0 replaces the logits by those of the worst neighbour within this distance.
 
     Raises:
         ShapeError: dimensions, channels or sizes do not fit together.
         DataError: a label outside the range (looked for on the CPU only: a GPU would have to stop and wait).
     """
 
-    def __init__(self, logits: Tensor, labels: Tensor, *, ignore_label: int | None, regions: bool) -> None:
+    def __init__(
+        self, logits: Tensor, labels: Tensor, *, ignore_label: int | None, regions: bool, scnp: int = 0
+    ) -> None:
         _check_shapes(logits, labels, ignore_label, regions)
         self.raw_logits = logits
         # torch can hold these, but compares and sorts nothing in them.
         self.labels = labels.long() if labels.dtype in (torch.uint16, torch.uint32, torch.uint64) else labels
         self.ignore_label = ignore_label
         self.regions = regions
+        self.scnp = scnp
         self.softmax = not regions and logits.shape[1] > 1
         self.structures = logits.shape[1] - 1 if self.softmax else logits.shape[1]
         if not regions and labels.device.type == "cpu":
@@ -58,8 +63,15 @@ class View:
 
     @cached_property
     def logits(self) -> Tensor:
-        """(B, C, X, Y[, Z]), 0 in ignored voxels."""
-        return masked_logits(self.raw_logits, self.valid)
+        """(B, C, X, Y[, Z]), 0 in ignored voxels; of the worst neighbours with `scnp`."""
+        logits = masked_logits(self.raw_logits, self.valid)
+        if not self.scnp:
+            return logits
+        member = self.onehot
+        if self.index is not None:
+            # Each class has its own mask, the background too: it is whatever no structure is.
+            member = torch.cat([~member.any(1, keepdim=True), member], 1)
+        return worst_neighbour(logits, member, self.valid, radius=self.scnp)
 
     @cached_property
     def onehot(self) -> Tensor:

@@ -1,8 +1,17 @@
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch.nn import functional as F
 
-from nnunet_topo.functional.skeleton import soft_skeleton
+from nnunet_topo.functional.skeleton import (
+    MOST_ITERATIONS,
+    iterations_for,
+    mask_depth,
+    mask_skeleton,
+    soft_depth,
+    soft_skeleton,
+)
 
 
 def reference(x, iterations):
@@ -31,7 +40,7 @@ def reference(x, iterations):
 
 
 @pytest.mark.parametrize("shape", [(11, 8), (9, 8, 7)])
-@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("iterations", [1, 2, 3, 5, 7])  # one segment of the backward pass, several, one cut short
 def test_equals_the_slow_form_in_value_and_gradient(shape, iterations):
     torch.manual_seed(0)
     x = torch.rand(2, 2, *shape, dtype=torch.float64) ** 0.25  # high values: several erosions leave something
@@ -47,6 +56,54 @@ def test_equals_the_slow_form_in_value_and_gradient(shape, iterations):
 def test_gradcheck(shape):
     x = torch.rand(1, 2, *shape, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: soft_skeleton(x, 2), (x,), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (5, 4, 3)])
+@pytest.mark.parametrize("iterations", [1, 4])
+def test_depth_gradcheck(shape, iterations):
+    x = torch.rand(1, 2, *shape, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: soft_depth(x, iterations), (x,), atol=1e-5)
+
+
+def test_depth_of_a_mask_is_the_city_block_distance_to_the_background():
+    mask = torch.rand(2, 2, 8, 9, 10, generator=torch.Generator().manual_seed(0)) > 0.05
+    expected = [
+        [ndimage.distance_transform_cdt(np.pad(m, 1), "taxicab")[1:-1, 1:-1, 1:-1] for m in sample]
+        for sample in mask.numpy()
+    ]
+    expected = torch.from_numpy(np.array(expected)).clamp_max(4)
+    torch.testing.assert_close(mask_depth(mask, 3).long(), expected.long())
+    torch.testing.assert_close(soft_depth(mask.float(), 3), expected.float())
+
+
+@pytest.mark.parametrize("iterations", [2, [1, 3, 5, 1, 3, 2]])
+def test_skeleton_of_a_mask_is_the_soft_one(iterations):
+    mask = torch.rand(2, 3, 9, 8, 7, generator=torch.Generator().manual_seed(0)) > 0.1
+    assert mask_skeleton(mask, iterations).dtype == torch.uint8
+    torch.testing.assert_close(mask_skeleton(mask, iterations).float(), soft_skeleton(mask.float(), iterations))
+
+
+def test_each_image_has_its_own_iterations_in_value_and_gradient():
+    torch.manual_seed(0)
+    x = (torch.rand(2, 2, 9, 8, 7) ** 0.25).requires_grad_()
+    for function in (soft_skeleton, soft_depth):
+        together = function(x, [1, 4, 2, 4])
+        apart = torch.stack(
+            [function(x[b : b + 1, k : k + 1], n) for b, k, n in ((0, 0, 1), (0, 1, 4), (1, 0, 2), (1, 1, 4))]
+        ).reshape(x.shape)
+        torch.testing.assert_close(together, apart)
+        pull = torch.randn_like(x)
+        ours, theirs = (torch.autograd.grad((y * pull).sum(), x)[0] for y in (together, apart))
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_iterations_are_those_of_the_thickness_and_of_no_other_sample():
+    masks = torch.zeros(2, 2, 40, 40, dtype=torch.bool)
+    masks[0, 0, 5:35, 10:13] = True  # survives one erosion
+    masks[0, 1, 5:35, 10:20] = True  # four
+    masks[1, 0] = True  # nineteen: more than are done
+    assert iterations_for(masks) == [3, 6, MOST_ITERATIONS, 2]
+    assert iterations_for(masks[1:]) == [MOST_ITERATIONS, 2]
 
 
 def test_band_at_the_border_of_the_patch_has_its_skeleton_in_its_middle():

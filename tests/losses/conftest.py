@@ -12,18 +12,21 @@ SPACING = (0.5, 1.0, 3.0)
 def build_case(kind, *, shape=(5, 7, 9), batch=2, ignore=True, seed=0, scale=2.0, dtype=torch.float32):
     """Logits, labels, and the keyword arguments of make_term that fit them."""
     generator = torch.Generator().manual_seed(seed)
+    middle = slice(shape[-1] // 2, shape[-1] // 2 + (shape[-1] > 2))
     channels = {"binary": 1, "two": 2, "three": 3, "regions": 2}[kind]
     logits = scale * torch.randn(batch, channels, *shape, generator=generator)
     ignored = torch.rand(batch, 1, *shape, generator=generator) > 0.8
     common = {"ignore_label": None, "regions": kind == "regions", "spacing": SPACING[: len(shape)]}
     if kind == "regions":
         labels = torch.rand(batch, 2, *shape, generator=generator) > 0.6
+        labels[..., middle] = False  # so that there are two components at least
         if ignore:
             labels = torch.cat([labels & ~ignored, ignored], 1)
             common["ignore_label"] = 3
     else:
         classes = max(channels, 2)
         labels = torch.randint(0, classes, (batch, 1, *shape), generator=generator).to(torch.int16)
+        labels[..., middle] = 0
         if ignore:
             labels[ignored] = classes
             common["ignore_label"] = classes
@@ -66,8 +69,20 @@ def kind(request):
         ("boundary", {"inner": 1.0, "outer": 2.5}),
         ("cldice", {"iterations": 3}),
         ("connectivity", {}),
+        ("connectivity", {"form": "legacy"}),
+        ("separation", {}),
+        ("scnp", {}),
+        ("ce", {"scnp": True}),
+        ("cldice", {"iterations": 3, "scnp": 2}),
+        ("tversky", {}),
+        ("tversky", {"gamma": 0.75}),
+        ("kervadec", {}),
+        ("hausdorff", {}),
+        ("cbdice", {"iterations": 3}),
+        ("skeleton_recall", {}),
+        ("medial_surface_recall", {"tube": 1, "beta": 2.0}),
     ],
-    ids=lambda term: "-".join([term[0], *map(str, term[1].values())][: 1 + (term[0] == "variance")]),
+    ids=lambda term: "-".join([term[0], *map(str, term[1].values())]),
 )
 def term(request):
     """Every term that exists, with settings under which each has a gradient on a random case."""

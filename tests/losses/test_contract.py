@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_topo.errors import ConfigError, DataError, ShapeError
-from nnunet_topo.losses import TERMS, CompoundLoss, make_term
+from nnunet_topo.losses import LABEL_TARGETS, TERMS, CompoundLoss, make_term
 
 RANGES = {
     "ce": (0, math.inf),
@@ -19,6 +19,14 @@ RANGES = {
     "boundary": (0, math.inf),
     "cldice": (0, 1),
     "connectivity": (0, 1),
+    "separation": (0, 1),
+    "scnp": (0, math.inf),
+    "tversky": (0, 1),
+    "kervadec": (0, 1),
+    "hausdorff": (0, 1),
+    "cbdice": (0, 1),
+    "skeleton_recall": (0, 1),
+    "medial_surface_recall": (0, 1),
 }
 
 
@@ -155,10 +163,20 @@ def test_large_float16_patch_overflows_nowhere():
     logits = (30 * torch.randn(1, 2, n, n, n, generator=generator)).half().requires_grad_()
     labels = torch.zeros(1, 1, n, n, n, dtype=torch.int16)
     labels[..., 40:90] = 1
-    loss = CompoundLoss({name: make_term(name, batch_dice=True) for name in TERMS}, scale_weights=None)
+    few = {"cldice": {"iterations": 3}, "cbdice": {"iterations": 1}}
+    terms = {name: make_term(name, batch_dice=True, **few.get(name, {})) for name in TERMS}
+    loss = CompoundLoss(terms, scale_weights=None)
     loss.set_weights(dict.fromkeys(TERMS, 1.0))
     distance = (torch.arange(n).float() - 64.5).abs().sub(25).half().expand(1, 1, n, n, n)
-    total = loss(logits, [labels, distance])
+    middle = (distance < -24).to(torch.uint8)
+    targets = {
+        "signed_distance": distance,
+        "skeleton": middle,
+        "medial_surface": middle,
+        "gap_surface": 1 - middle,
+        "separation_barrier": 1 - middle,
+    }
+    total = loss(logits, [labels, *(targets[name] for name in loss.target_names)])
     (gradient,) = torch.autograd.grad(total * 1e4, logits)
     assert total.isfinite()
     assert gradient.isfinite().all()
@@ -193,7 +211,7 @@ def test_no_term_waits_for_the_device(term, kind, ignore, make_case):
     if name in ("ce", "focal"):
         parameters = {**parameters, "class_weights": [1.0] * (1 + (2 if kind in ("three", "regions") else 1))}
     structures = logits.shape[1] - (kind in ("two", "three"))
-    targets = {"signed_distance": torch.empty(2, structures, 5, 7, 9, device="meta", dtype=torch.float16)}
+    targets = {name: torch.empty(2, structures, 5, 7, 9, device="meta", dtype=torch.float16) for name in LABEL_TARGETS}
     module = make_term(name, **common, **parameters, batch_dice=True)
     logits = logits.half().to("meta").requires_grad_()
     value = module(logits, labels.to("meta"), targets)

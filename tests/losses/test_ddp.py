@@ -12,7 +12,6 @@ from nnunet_topo.losses import TERMS, make_term
 SETTINGS = {
     "entropy": {"floor": 2.0},
     "boundary": {"inner": 1.0, "outer": 2.5},
-    "cldice": {"iterations": 3},
     "focal": {"alpha": 0.4, "class_weights": [1.0, 2.0, 3.0]},
 }
 WORKER = Path(__file__).with_name("ddp_worker.py")

@@ -5,7 +5,24 @@ from nnunet_topo.losses import NNUNET_TERM, PLANNED_TERMS, TERMS, check_paramete
 
 
 def test_names():
-    assert list(TERMS) == ["ce", "dice", "focal", "variance", "entropy", "boundary", "cldice", "connectivity"]
+    assert list(TERMS) == [
+        "ce",
+        "dice",
+        "focal",
+        "tversky",
+        "variance",
+        "entropy",
+        "boundary",
+        "kervadec",
+        "hausdorff",
+        "cldice",
+        "cbdice",
+        "skeleton_recall",
+        "medial_surface_recall",
+        "connectivity",
+        "separation",
+        "scnp",
+    ]
     assert not PLANNED_TERMS & set(TERMS)
     assert NNUNET_TERM not in PLANNED_TERMS | set(TERMS)
 
@@ -30,8 +47,25 @@ BAD = [
     ("cldice", {"iterations": 0}, "iterations: expected a whole number >= 1"),
     ("cldice", {"iterations": 2.5}, "iterations"),
     ("cldice", {"sharpness": 0.5}, "sharpness"),
+    ("cldice", {"iterations": "auto"}, "iterations"),
+    ("cbdice", {"iterations": 0}, "iterations: expected a whole number >= 1"),
+    ("skeleton_recall", {"tube": -1}, "tube: expected a whole number >= 0"),
+    ("skeleton_recall", {"beta": 0}, "beta: expected a number > 0"),
+    ("medial_surface_recall", {"tub": 1}, "Did you mean 'tube'"),
+    ("tversky", {"alpha": -0.1}, "alpha: expected a number >= 0"),
+    ("tversky", {"alpha": 0, "beta": 0}, "beta: expected a number > 0"),
+    ("tversky", {"gamma": 0}, "gamma: expected a number > 0"),
+    ("kervadec", {"alpha": 1.0}, "expected no parameters|got 'alpha'"),
+    ("hausdorff", {"alpha": 0}, "alpha: expected a number > 0 and <= 4"),
     ("connectivity", {"kernel_size": 4}, "kernel_size: expected an odd number"),
     ("connectivity", {"kernel_size": 1}, "kernel_size"),
+    ("connectivity", {"form": "diary"}, "form: expected one of weakest_link, legacy"),
+    ("connectivity", {"power": 0.5}, "power: expected a number >= 1"),
+    ("separation", {"powr": 2}, "Did you mean 'power'"),
+    ("scnp", {"radius": 0}, "radius: expected a whole number >= 1"),
+    ("scnp", {"scnp": 1}, "got 'scnp'"),
+    ("dice", {"scnp": -1}, "scnp: expected a whole number >= 0"),
+    ("dice", {"scnp": 1.5}, "scnp"),
     ("mine", {"class": "no colon"}, "class: expected 'package.module:Name'"),
     ("mine", {"class": 3}, "class"),
 ]
@@ -61,7 +95,20 @@ GOOD = [
     ("entropy", {"floor": 0}),
     ("boundary", {"inner": 3, "outer": 5}),
     ("cldice", {"iterations": 10, "smooth": 1.0, "sharpness": 1}),
-    ("connectivity", {"kernel_size": 5}),
+    ("connectivity", {"form": "legacy", "kernel_size": 5}),
+    ("connectivity", {"power": 2}),
+    ("separation", {"power": 1}),
+    ("scnp", {"radius": 2}),
+    ("dice", {"scnp": True}),
+    ("cldice", {"scnp": 2}),
+    ("ce", {"scnp": False}),
+    ("cldice", {"iterations": None}),
+    ("cbdice", {"iterations": 3, "sharpness": 1}),
+    ("skeleton_recall", {"tube": 0, "beta": 2}),
+    ("medial_surface_recall", {"tube": 2}),
+    ("tversky", {"alpha": 0, "beta": 1, "gamma": 0.75}),
+    ("kervadec", {}),
+    ("hausdorff", {"alpha": 1.5}),
 ]
 
 

@@ -176,14 +176,14 @@ def test_boundary_between_structure_and_ignored_voxels_is_none():
     assert (logits.grad == 0).all()
 
 
-def test_connectivity_is_the_mean_over_valid_voxels_and_structures(make_case):
+def test_legacy_connectivity_is_the_mean_over_valid_voxels_and_structures(make_case):
     logits, labels, common = make_case("three")
     valid = labels != common["ignore_label"]
     p = torch.where(valid, logits.softmax(1)[:, 1:], 0)
     y = torch.cat([labels == 1, labels == 2], 1).float()
     squares = (torch.nn.functional.max_pool3d(p, 5, 1, 2) - torch.nn.functional.max_pool3d(y, 5, 1, 2)) ** 2
     expected = squares[valid.expand_as(squares)].mean()
-    torch.testing.assert_close(make_term("connectivity", kernel_size=5, **common)(logits, labels), expected)
+    torch.testing.assert_close(make_term("connectivity", form="legacy", kernel_size=5, **common)(logits, labels), expected)
 
 
 def test_boundary_ignores_what_the_target_holds_in_ignored_voxels(make_case):
@@ -198,26 +198,26 @@ def test_boundary_ignores_what_the_target_holds_in_ignored_voxels(make_case):
         )
 
 
-def test_connectivity_is_blind_to_a_two_voxel_gap_and_sees_a_longer_one():
+def test_legacy_connectivity_is_blind_to_a_two_voxel_gap_and_sees_a_longer_one():
     labels = torch.zeros(1, 1, 9, 30)
     labels[0, 0, 3:6] = 1
 
     def with_gap(length):
         mask = labels.clone()
         mask[..., 12 : 12 + length] = 0
-        return make_term("connectivity")((2 * mask - 1) * 80, labels)
+        return make_term("connectivity", form="legacy")((2 * mask - 1) * 80, labels)
 
     assert with_gap(2) == pytest.approx(0, abs=1e-6)
     assert with_gap(3) == pytest.approx(5 / 270, abs=1e-6)
 
 
-def test_connectivity_does_not_grow_out_of_ignored_voxels():
+def test_legacy_connectivity_does_not_grow_out_of_ignored_voxels():
     labels = torch.zeros(1, 1, 9, 9)
     labels[..., 4] = 2
     labels[..., 0] = 1
     mask = torch.where(labels == 1, 80.0, -80.0)
     mask[..., 4] = 80
-    assert make_term("connectivity", ignore_label=2)(mask, labels) == pytest.approx(0, abs=1e-6)
+    assert make_term("connectivity", form="legacy", ignore_label=2)(mask, labels) == pytest.approx(0, abs=1e-6)
 
 
 def test_skeleton_of_a_rod_beside_an_ignored_half_space_stays():

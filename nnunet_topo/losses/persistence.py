@@ -1,0 +1,46 @@
+"""The term betti_matching."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from nnunet_topo.functional.betti_matching import betti_matching_loss
+from nnunet_topo.losses import checks
+from nnunet_topo.losses.term import Term
+from nnunet_topo.losses.view import View
+
+
+class BettiMatching(Term):
+    """`betti_matching`: wrong components, loops and cavities in small patches; full resolution only. Range [0, 1].
+
+    Needs the compiled engine, see `betti_engine`; works on the CPU, so a GPU waits for it.
+
+    Args:
+        size: edge of a patch in voxels, >= 2.
+        patches: number of patches in each sample, >= 1.
+        seed: >= 0, of where they lie.
+        **common: see `Term`.
+
+    Source:
+        See `betti_matching_loss`.
+    """
+
+    def __init__(self, *, size: int = 24, patches: int = 1, seed: int = 0, **common: Any) -> None:
+        super().__init__(**common)
+        self.size = checks.integer("size", size, low=2)
+        self.patches = checks.integer("patches", patches, low=1)
+        self.seed = checks.integer("seed", seed, low=0)
+
+    def evaluate(self, view: View, targets: Mapping[str, Tensor]) -> Tensor:
+        """See `betti_matching_loss`."""
+        return betti_matching_loss(
+            view.probabilities,
+            view.onehot,
+            size=self.size,
+            patches=self.patches,
+            seed=self.seed,
+            batch_dice=self.batch_dice,
+        )
