@@ -36,15 +36,15 @@ def betti_numbers(mask: NDArray[np.bool_], *, connectivity: int | None = None) -
         ShapeError: the mask is not a 2-D or 3-D boolean array.
         ConfigError: the connectivity does not exist in that number of dimensions.
     """
-    _check_mask("mask", mask)
-    foreground_connectivity = _foreground_connectivity(mask.ndim, connectivity)
-    background_connectivity = DUAL_CONNECTIVITY[mask.ndim][foreground_connectivity]
+    check_mask("mask", mask)
+    chosen = foreground_connectivity(mask.ndim, connectivity)
+    dual = DUAL_CONNECTIVITY[mask.ndim][chosen]
     padded = np.pad(mask, 1)
-    components = _count_components(padded, foreground_connectivity)
-    enclosed = _count_components(~padded, background_connectivity) - 1
+    components = _count_components(padded, chosen)
+    enclosed = _count_components(~padded, dual) - 1
     if mask.ndim == 2:
         return components, enclosed, 0
-    loops = components + enclosed - euler_characteristic(mask, connectivity=foreground_connectivity)
+    loops = components + enclosed - euler_characteristic(mask, connectivity=chosen)
     return components, loops, enclosed
 
 
@@ -71,10 +71,10 @@ def betti_errors(
         ShapeError: shapes differ or an array is not boolean.
         ConfigError: as in `betti_numbers`.
     """
-    _check_mask("prediction", prediction)
-    _check_same_shape("ground_truth", ground_truth, prediction)
+    check_mask("prediction", prediction)
+    check_same_shape("ground_truth", ground_truth, prediction)
     if ignore is not None:
-        _check_same_shape("ignore", ignore, prediction)
+        check_same_shape("ignore", ignore, prediction)
         prediction, ground_truth = prediction & ~ignore, ground_truth & ~ignore
     predicted = betti_numbers(prediction, connectivity=connectivity)
     expected = betti_numbers(ground_truth, connectivity=connectivity)
@@ -99,8 +99,8 @@ def euler_characteristic(mask: NDArray[np.bool_], *, connectivity: int | None = 
         ShapeError: the mask is not a 2-D or 3-D boolean array.
         ConfigError: as in `betti_numbers`.
     """
-    _check_mask("mask", mask)
-    closed_cubes = _foreground_connectivity(mask.ndim, connectivity) in (26, 8)
+    check_mask("mask", mask)
+    closed_cubes = foreground_connectivity(mask.ndim, connectivity) in (26, 8)
     join = np.logical_or if closed_cubes else np.logical_and
     padded = np.pad(mask, 1)
     total = 0
@@ -121,7 +121,8 @@ def _count_components(mask: NDArray[np.bool_], connectivity: Connectivity) -> in
     return int(count)
 
 
-def _foreground_connectivity(ndim: int, connectivity: int | None) -> Connectivity:
+def foreground_connectivity(ndim: int, connectivity: int | None) -> Connectivity:
+    """The connectivity asked for, or the larger one; a ConfigError when there is none such in `ndim` dimensions."""
     allowed = DUAL_CONNECTIVITY[ndim]
     if connectivity is None:
         connectivity = max(allowed)
@@ -131,7 +132,8 @@ def _foreground_connectivity(ndim: int, connectivity: int | None) -> Connectivit
     return allowed[allowed[connectivity]]  # the dual of the dual: the value itself, typed
 
 
-def _check_mask(name: str, mask: NDArray[np.bool_]) -> None:
+def check_mask(name: str, mask: NDArray[np.bool_]) -> None:
+    """Raise a ShapeError unless the argument `name` is a 2-D or 3-D array of bool."""
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.ndim not in DUAL_CONNECTIVITY:
         got = f"{mask.ndim}-D {mask.dtype}" if isinstance(mask, np.ndarray) else type(mask).__name__
         raise ShapeError(
@@ -139,7 +141,8 @@ def _check_mask(name: str, mask: NDArray[np.bool_]) -> None:
         )
 
 
-def _check_same_shape(name: str, mask: NDArray[np.bool_], reference: NDArray[np.bool_]) -> None:
-    _check_mask(name, mask)
+def check_same_shape(name: str, mask: NDArray[np.bool_], reference: NDArray[np.bool_]) -> None:
+    """Raise a ShapeError unless the argument `name` is an array of bool with the shape of the prediction."""
+    check_mask(name, mask)
     if mask.shape != reference.shape:
         raise ShapeError(f"{name}: expected the shape {reference.shape} of the prediction, got {mask.shape}.")

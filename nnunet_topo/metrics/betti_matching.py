@@ -6,7 +6,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_topo.metrics.betti import _check_mask, _check_same_shape
+from nnunet_topo.metrics.betti import check_mask, check_same_shape
 from nnunet_topo.metrics.loop_matching import matched_loops
 from nnunet_topo.metrics.run_complex import Indices, RunComplex
 
@@ -103,8 +103,8 @@ class _Matching:
     """Two masks and their union, in 3-D."""
 
     def __init__(self, prediction: NDArray[np.bool_], ground_truth: NDArray[np.bool_]) -> None:
-        _check_mask("prediction", prediction)
-        _check_same_shape("ground_truth", ground_truth, prediction)
+        check_mask("prediction", prediction)
+        check_same_shape("ground_truth", ground_truth, prediction)
         volume = (1,) * (3 - prediction.ndim) + prediction.shape
         prediction = np.ascontiguousarray(prediction.reshape(volume))
         ground_truth = np.ascontiguousarray(ground_truth.reshape(volume))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_topo.functional.thinning import skeleton
-from nnunet_topo.metrics.betti import _check_mask, _check_same_shape
+from nnunet_topo.metrics.betti import check_mask, check_same_shape
 
 
 def cldice(prediction: NDArray[np.bool_], ground_truth: NDArray[np.bool_]) -> float:
@@ -32,8 +32,8 @@ def cldice(prediction: NDArray[np.bool_], ground_truth: NDArray[np.bool_]) -> fl
         branch (`functional.thinning.skeleton`: where a width is even, both middle voxels count), and values where a
         mask is empty.
     """
-    _check_mask("prediction", prediction)
-    _check_same_shape("ground_truth", ground_truth, prediction)
+    check_mask("prediction", prediction)
+    check_same_shape("ground_truth", ground_truth, prediction)
     if not prediction.any() or not ground_truth.any():
         return 0.0 if prediction.any() or ground_truth.any() else math.nan
     precision = _share_inside(prediction, ground_truth)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from nnunet_topo.metrics.betti import (
     Connectivity,
-    _check_mask,
-    _check_same_shape,
-    _foreground_connectivity,
     betti_numbers,
+    check_mask,
+    check_same_shape,
+    foreground_connectivity,
 )
 from nnunet_topo.metrics.simple_points import homotopic_towards
 
@@ -86,11 +86,11 @@ def error_regions(
         ShapeError: shapes differ or an array is not boolean.
         ConfigError: the connectivity does not exist in that number of dimensions.
     """
-    _check_mask("prediction", prediction)
-    _check_same_shape("ground_truth", ground_truth, prediction)
-    neighbours: Connectivity = 6 if _foreground_connectivity(prediction.ndim, connectivity) in (4, 6) else 26
+    check_mask("prediction", prediction)
+    check_same_shape("ground_truth", ground_truth, prediction)
+    neighbours: Connectivity = 6 if foreground_connectivity(prediction.ndim, connectivity) in (4, 6) else 26
     if ignore is not None:
-        _check_same_shape("ignore", ignore, prediction)
+        check_same_shape("ignore", ignore, prediction)
         prediction, ground_truth = prediction & ~ignore, ground_truth & ~ignore
     flat = prediction.ndim == 2
     if flat:
@@ -112,12 +112,17 @@ def _without_overlap(
     mask: NDArray[np.bool_], other: NDArray[np.bool_], connectivity: Connectivity
 ) -> tuple[list[NDArray[np.intp]], NDArray[np.bool_]]:
     """Voxels of each component that the other mask does not touch, and the mask without them."""
-    labels, count = cc3d.connected_components(mask, connectivity=connectivity, return_N=True)
+    labels, count = cc3d.connected_components(_bytes(mask), connectivity=connectivity, return_N=True)
     alone = np.ones(count + 1, dtype=np.bool_)
     alone[labels[other]] = False
     alone[0] = False
     lonely = alone[labels]
     return _groups(np.where(lonely, labels, 0)), mask & ~lonely
+
+
+def _bytes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The mask as integers: cc3d 4.1.1 refuses some arrays of bool that have a single row."""
+    return np.ascontiguousarray(mask).view(np.uint8)
 
 
 def _groups(labels: NDArray[np.integer]) -> list[NDArray[np.intp]]:
@@ -145,10 +150,10 @@ def _changes_of_topology(
 ) -> list[ErrorRegion]:
     """The regions that remain between the prediction and the ground truth deformed towards it."""
     state = homotopic_towards(truth, predicted, connectivity=connectivity)
-    components = cc3d.connected_components(state, connectivity=connectivity)
+    components = cc3d.connected_components(_bytes(state), connectivity=connectivity)
     regions = []
     for added in (False, True):
-        groups = _groups(cc3d.connected_components(predicted & ~state if added else state & ~predicted))
+        groups = _groups(cc3d.connected_components(_bytes(predicted & ~state if added else state & ~predicted)))
         for voxels in sorted(groups, key=len, reverse=True):
             low = np.maximum(voxels.min(axis=0) - MARGIN, 0)
             crop = tuple(slice(start, end) for start, end in zip(low, voxels.max(axis=0) + MARGIN + 1, strict=True))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_topo.metrics.betti import _check_mask, _check_same_shape
+from nnunet_topo.metrics.betti import check_mask, check_same_shape
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ def voxel_counts(
     Raises:
         ShapeError: shapes differ, or an array is not a 2-D or 3-D boolean array.
     """
-    _check_mask("prediction", prediction)
-    _check_same_shape("ground_truth", ground_truth, prediction)
+    check_mask("prediction", prediction)
+    check_same_shape("ground_truth", ground_truth, prediction)
     voxels = prediction.size
     if ignore is not None:
-        _check_same_shape("ignore", ignore, prediction)
+        check_same_shape("ignore", ignore, prediction)
         prediction, ground_truth = prediction & ~ignore, ground_truth & ~ignore
         voxels -= int(np.count_nonzero(ignore))
     both = int(np.count_nonzero(prediction & ground_truth))

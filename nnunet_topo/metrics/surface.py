@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from nnunet_topo.errors import ConfigError
-from nnunet_topo.metrics.betti import _check_mask, _check_same_shape
+from nnunet_topo.metrics.betti import check_mask, check_same_shape
 from nnunet_topo.metrics.boxes import foreground_box
 
 # Up to so many neighbours are looked up one by one; for larger tolerances a tree of the surface's points is quicker.
@@ -134,8 +134,8 @@ def _percentile(distances: NDArray[np.float64], weights: NDArray[np.float64], sh
 def _checked(
     prediction: NDArray[np.bool_], ground_truth: NDArray[np.bool_], spacing_mm: Sequence[float]
 ) -> tuple[float, ...]:
-    _check_mask("prediction", prediction)
-    _check_same_shape("ground_truth", ground_truth, prediction)
+    check_mask("prediction", prediction)
+    check_same_shape("ground_truth", ground_truth, prediction)
     spacing = tuple(float(value) for value in spacing_mm)
     if len(spacing) != prediction.ndim or not all(math.isfinite(value) and value > 0 for value in spacing):
         raise ConfigError(f"spacing_mm: expected {prediction.ndim} numbers > 0, got {spacing}.")

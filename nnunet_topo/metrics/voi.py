@@ -8,7 +8,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_topo.metrics.betti import _check_mask, _check_same_shape, _foreground_connectivity
+from nnunet_topo.metrics.betti import check_mask, check_same_shape, foreground_connectivity
 
 # Largest contingency table that is counted densely; beyond it (tens of thousands of crumbs in both) pairs are sorted.
 _DENSE_TABLE_CELLS = 1 << 22
@@ -58,9 +58,9 @@ def partition_agreement(
         Meila, Comparing clusterings: an information based distance, J. Multivariate Analysis 2007, eq. 15 and 16, with
         base-2 logarithms. Hubert and Arabie, Comparing partitions, J. Classification 1985, eq. 5.
     """
-    _check_mask("prediction", prediction)
-    _check_same_shape("ground_truth", ground_truth, prediction)
-    neighbours = _foreground_connectivity(prediction.ndim, connectivity)
+    check_mask("prediction", prediction)
+    check_same_shape("ground_truth", ground_truth, prediction)
+    neighbours = foreground_connectivity(prediction.ndim, connectivity)
     union = prediction | ground_truth
     if not union.any():
         return PartitionAgreement(voi_split=0.0, voi_merge=0.0, ari=1.0)

@@ -203,3 +203,11 @@ def test_wrong_arguments_are_refused():
         error_regions(mask, mask, ignore=mask[1:])
     with pytest.raises(ConfigError, match="connectivity"):
         error_regions(mask, mask, connectivity=8)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 7), (7, 1, 1), (1, 7)])
+def test_a_single_row_of_voxels(shape):
+    label = np.ones(shape, bool)
+    prediction = label.copy()
+    prediction.reshape(-1)[[1, 3, 5]] = False
+    assert {region.kind for region in error_regions(prediction, label)} == {"break"}
