@@ -8,7 +8,7 @@ from nnunet_topo.schedule.mechanisms import unavailable_mechanisms
 
 NAMES = {
     "nnunet", "progressive", "v1", "v2_fixed", "v2_optimized", "v3", "v4", "v5", "v6", "v7", "v8_dice_only",
-    "v9_progressive",
+    "v9_progressive", "surface", "surface_finetune", "vessel", "vessel_finetune", "membrane", "membrane_finetune",
 }  # fmt: skip
 
 # weights (dice, focal, variance, boundary, cldice), alpha, class weights, lr, weight decay, batch, epochs, warm-up
@@ -49,7 +49,7 @@ def test_file_is_named_after_its_recipe_and_opens_with_its_purpose(name):
     assert lines[0].startswith(f"# {name}: ")
     assert max(map(len, lines)) <= 120
     comment = " ".join(line for line in lines if line.startswith("#"))
-    if name.startswith("v"):
+    if name in DIARY or name == "v9_progressive":
         for part in ("Meant for:", "What its code really applied:", "Reported:"):
             assert part in comment
 
@@ -130,4 +130,39 @@ def test_nnunet_is_stock():
     recipe = load_recipe("nnunet")
     assert [dict(phase.weights) for phase in recipe.phases] == [{"nnunet": 1.0}]
     assert set(recipe.to_mapping()) - {"name", "phases"}
+    assert unavailable_mechanisms(recipe) == []
+
+
+TOPOLOGY = {
+    "surface": {"medial_surface_recall", "separation"},
+    "vessel": {"skeleton_recall", "cldice"},
+    "membrane": {"medial_surface_recall", "connectivity"},
+}
+
+
+@pytest.mark.parametrize("name", TOPOLOGY)
+def test_topology_terms_join_stock_training_late(name):
+    recipe, stock = load_recipe(name), load_recipe("nnunet")
+    assert recipe.phases[0].weights == stock.phases[0].weights
+    assert recipe.phase_starts()[1] >= recipe.epochs / 2
+    assert all(phase.ramp_epochs > 0 for phase in recipe.phases[1:])
+    assert all(phase.weights["nnunet"] == 1.0 for phase in recipe.phases)
+    assert set(recipe.phases[-1].weights) == {"nnunet", *TOPOLOGY[name]}
+    assert all(recipe.phases[-1].weights[term] <= 0.5 for term in TOPOLOGY[name])
+    content, expected = recipe.to_mapping(), stock.to_mapping()
+    for settings in (content, expected):
+        del settings["name"], settings["phases"]
+    assert content == expected
+    assert unavailable_mechanisms(recipe) == []
+
+
+@pytest.mark.parametrize("name", TOPOLOGY)
+def test_finetuning_moves_the_last_layers_slowly_by_the_same_losses(name):
+    recipe, whole = load_recipe(f"{name}_finetune"), load_recipe(name)
+    assert recipe.phases[-1].weights == whole.phases[-1].weights
+    assert recipe.epochs <= whole.epochs / 10
+    assert recipe.optimizer.lr <= whole.optimizer.lr / 10
+    assert recipe.trainable == ("decoder.stages.-1.*", "decoder.seg_layers.*")
+    assert recipe.start_from is None
+    assert recipe.with_overrides(["start_from=A__B__C"]).start_from == "A__B__C"
     assert unavailable_mechanisms(recipe) == []

@@ -9,7 +9,7 @@ from typing import Any
 
 from nnunet_topo.errors import ConfigError
 
-_INSTALL = "pip install --no-deps topolosses==0.2.0"
+_INSTALL = "pip install nnunet-topo[betti]"
 
 
 @cache
@@ -29,7 +29,8 @@ def betti_engine() -> Any:
     files = [file for file in distribution.files or [] if file.match("betti_matching/src/betti_matching.*.so")]
     if len(files) != 1:
         raise ConfigError(
-            f"betti_matching: expected one compiled engine in topolosses {distribution.version}, got {len(files)}. {mend}"
+            f"betti_matching: expected one compiled engine in topolosses {distribution.version}, got {len(files)}. "
+            f"{mend}"
         )
     spec = importlib.util.spec_from_file_location("betti_matching", str(distribution.locate_file(files[0])))
     if spec is None or spec.loader is None:

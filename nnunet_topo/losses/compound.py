@@ -16,9 +16,9 @@ from nnunet_topo.losses.view import View
 class CompoundLoss(nn.Module):
     """Weighted sum of terms, with deep supervision for those that want it.
 
-    Terms share one softmax and one one-hot a scale (those with another `scnp` have their own). Weights are plain python floats outside of any compiled module:
-    changing them recompiles nothing. A term of weight 0 does no work at all. Until `set_weights` is called every weight
-    is 1.
+    Terms share one softmax and one one-hot a scale; those with another `scnp` have their own. Weights are plain python
+    floats outside of any compiled module: changing them recompiles nothing. A term of weight 0 does no work at all.
+    Until `set_weights` is called every weight is 1.
 
     Args:
         terms: by name; all with the same ignore label and regions.

@@ -52,8 +52,8 @@ def label_target(name: str, onehot: Tensor, valid: Tensor | None, spacing: Seque
         spacing: voxel edges in the order of the spatial axes, or None for cubic voxels.
 
     Returns:
-        (B, K, X, Y[, Z]) on the device of `onehot`: float16 for distances, uint8 for skeletons, barriers and gaps (0 or 1), int16 for
-        components. On a GPU the labels travel to the CPU and back.
+        (B, K, X, Y[, Z]) on the device of `onehot`: float16 for distances, uint8 (0 or 1) for skeletons, barriers and
+        gaps, int16 for components. On a GPU the labels travel to the CPU and back.
 
     Raises:
         ConfigError: unknown name.

@@ -52,9 +52,7 @@ class Connectivity(Term):
 
     FORMS = ("weakest_link", "legacy")
 
-    def __init__(
-        self, *, form: str = "weakest_link", power: float = 4.0, kernel_size: int = 3, **common: Any
-    ) -> None:
+    def __init__(self, *, form: str = "weakest_link", power: float = 4.0, kernel_size: int = 3, **common: Any) -> None:
         super().__init__(**common)
         if form not in self.FORMS:
             raise ConfigError(f"form: expected one of {', '.join(self.FORMS)}, got {form!r}.")

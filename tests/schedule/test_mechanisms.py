@@ -8,7 +8,7 @@ from nnunet_topo.schedule.mechanisms import unavailable_mechanisms
 @pytest.fixture(autouse=True)
 def planned(monkeypatch):
     """One known term counts as planned, whichever still are."""
-    monkeypatch.setattr(mechanisms, "PLANNED_TERMS", frozenset({"connectivity"}))
+    monkeypatch.setattr(mechanisms, "PLANNED_TERMS", frozenset({"tversky"}))
 
 
 def missing(**changes):
@@ -22,11 +22,11 @@ def missing(**changes):
         ({}, []),
         ({"lr_schedule": {"name": "plateau"}, "plateau": {}, "rollback": {}, "noise": {}, "early_stopping": {}}, []),
         ({"lr_schedule": {"name": "cosine_restarts"}, "averaging": {"kind": "ema"}}, []),
-        ({"losses": {"connectivity": {}}}, []),
-        ({"phases": [{"from": 0, "weights": {"dice": 1, "connectivity": 0}}]}, []),
+        ({"losses": {"tversky": {}}}, []),
+        ({"phases": [{"from": 0, "weights": {"dice": 1, "tversky": 0}}]}, []),
         (
-            {"phases": [{"from": 0, "weights": {"dice": 1, "connectivity": 0.5}}]},
-            ["phases.0.weights.connectivity: 0.5"],
+            {"phases": [{"from": 0, "weights": {"dice": 1, "tversky": 0.5}}]},
+            ["phases.0.weights.tversky: 0.5"],
         ),
         ({"phases": [{"from": 0, "weights": {"nnunet": 1, "cldice": 0.2}}]}, []),
     ],

@@ -113,7 +113,7 @@ class TestRefusals:
 
     def test_a_term_that_is_only_planned(self, make_trainer, monkeypatch) -> None:
         monkeypatch.setattr("nnunet_topo.schedule.mechanisms.PLANNED_TERMS", frozenset({"tversky"}))
-        with pytest.raises(ConfigError, match="phases.0.weights.tversky"):
+        with pytest.raises(ConfigError, match=r"phases\.0\.weights\.tversky"):
             make_trainer(
                 nnUNetTrainerTopo, recipe={**SHORT, "phases": [{"from": 0, "weights": {"dice": 1.0, "tversky": 1.0}}]}
             )
@@ -216,7 +216,7 @@ class TestOptimisation:
 
     def test_a_negative_index_too_far_is_refused(self, make_trainer) -> None:
         trainer = make_trainer(nnUNetTrainerTopo, recipe={**SHORT, "trainable": ["decoder.stages.-9.*"]})
-        with pytest.raises(ConfigError, match="decoder.stages"):
+        with pytest.raises(ConfigError, match=r"decoder\.stages"):
             trainer.initialize()
 
     def test_pattern_without_a_parameter_is_refused(self, make_trainer) -> None:

@@ -1,0 +1,121 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_topo.errors import ConfigError
+from nnunet_topo.functional import betti_engine as engine_module
+from nnunet_topo.functional.betti_engine import betti_engine
+from nnunet_topo.functional.betti_matching import betti_matching_loss
+
+try:
+    betti_engine()
+except ConfigError:
+    pytest.skip("the engine is not installed", allow_module_level=True)
+
+
+def loss(p, y, **settings):
+    return betti_matching_loss(p[None, None], y[None, None] > 0, **settings)
+
+
+def bar():
+    """A line of 7 pixels, and a prediction of 0.9 on it but for one pixel of 0.3."""
+    y = torch.zeros(5, 9)
+    y[2, 1:8] = 1
+    p = 0.9 * y
+    p[2, 4] = 0.3
+    return p, y
+
+
+def test_value_and_gradient_by_hand():
+    p, y = bar()
+    p.requires_grad_()
+    value = loss(p, y, power=2.0)
+    # One bar is matched (born at 0.9 instead of 1), the other lives from 0.9 to 0.3; the labels have one.
+    assert value.item() == pytest.approx((0.1**2 + 0.6**2) / (1 + 0.6**2), abs=1e-6)
+    (gradient,) = torch.autograd.grad(value, p)
+    assert gradient[2, 4] < 0  # fill the gap
+    assert (gradient != 0).sum() == 3
+    assert loss(p, y).item() == pytest.approx((0.1**2 + 0.6**4) / (1 + 0.6**4), abs=1e-6)
+
+
+def test_a_ring_and_a_shell():
+    y = torch.zeros(7, 7)
+    y[1:6, 1:6] = 1
+    y[2:5, 2:5] = 0
+    assert loss(y, y) == 0
+    broken = y.clone()
+    broken[1, 3] = 0
+    assert loss(broken, y).item() == pytest.approx(1 / 2)  # of a component and a loop the loop is missed
+    shell = torch.zeros(7, 7, 7)
+    shell[1:6, 1:6, 1:6] = 1
+    shell[2:5, 2:5, 2:5] = 0
+    holed = shell.clone()
+    holed[1, 3, 3] = 0
+    assert loss(shell, shell) == 0
+    assert loss(holed, shell).item() == pytest.approx(1 / 2)
+
+
+def test_place_counts_and_not_number_alone():
+    _, y = bar()
+    elsewhere = torch.zeros(5, 9)
+    elsewhere[0, 1:8] = 1
+    assert loss(elsewhere, y) == 1
+    assert loss(y, y) == 0
+
+
+def test_patches_are_seeded_and_lie_within():
+    generator = torch.Generator().manual_seed(0)
+    p, y = torch.rand(2, 1, 20, 30, generator=generator), torch.rand(2, 1, 20, 30, generator=generator) > 0.6
+    first = betti_matching_loss(p, y, size=8, seed=1)
+    assert betti_matching_loss(p, y, size=8, seed=1) == first
+    assert betti_matching_loss(p, y, size=8, seed=2) != first
+    p.requires_grad_()
+    for patches in (1, 3):
+        (gradient,) = torch.autograd.grad(betti_matching_loss(p, y, size=8, patches=patches), p)
+        for sample in gradient[:, 0]:
+            rows, columns = np.nonzero(sample.numpy())
+            if patches == 1:
+                assert np.ptp(rows) < 8
+                assert np.ptp(columns) < 8
+    whole = betti_matching_loss(p, y, size=30)
+    assert betti_matching_loss(p, y, size=64, patches=5) == whole
+
+
+def test_gradient_is_right():
+    torch.manual_seed(0)
+    for shape in ((2, 2, 4, 5), (1, 2, 3, 4, 3)):
+        p, y = torch.rand(shape, dtype=torch.double, requires_grad=True), torch.rand(shape) > 0.6
+        for batch_dice in (False, True):
+            assert torch.autograd.gradcheck(
+                lambda p, y=y, pooled=batch_dice: betti_matching_loss(p, y, batch_dice=pooled), p, atol=1e-6
+            )
+
+
+def test_a_perfect_mask_in_background_noise_is_nearly_perfect():
+    torch.manual_seed(0)
+    y = torch.zeros(16, 16, 16)
+    y[:, 6:9, 6:9] = 1
+    p = 0.9 * y + 0.1 * torch.rand(y.shape)
+    assert loss(p, y) < 0.05
+    assert loss(p, y, power=2.0) > 0.3  # the paper's
+
+
+def test_engine_needs_neither_topolosses_nor_torchvision():
+    code = (
+        "import sys; from nnunet_topo.functional.betti_engine import betti_engine; "
+        "print(betti_engine().compute_matching is not None, {'topolosses', 'torchvision', 'cv2'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "True set()"
+
+
+def test_without_the_engine_it_says_how_to_get_it(monkeypatch):
+    def missing(name):
+        raise engine_module.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(engine_module.importlib.metadata, "distribution", missing)
+    with pytest.raises(ConfigError, match=r"pip install nnunet-topo\[betti\]"):
+        betti_engine.__wrapped__()
