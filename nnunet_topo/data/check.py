@@ -92,10 +92,12 @@ def check_dataset(
     content = _description(folder / "dataset.json", findings)
     training: list[CaseFiles] = []
     test: list[CaseFiles] = []
+    thickness_mm: dict[int, list[float]] = {}
     if content is not None and raw_folder is not None:
         training, test, found = list_cases(raw_folder, content)
         findings += found
-        findings += _check_raw(raw_folder, content, training, test, empty_allowed, processes, progress)
+        found, thickness_mm = _check_raw(raw_folder, content, training, test, empty_allowed, processes, progress)
+        findings += found
     if content is not None and preprocessed_folder is not None:
         findings += check_preprocessed(
             preprocessed_folder,
@@ -104,6 +106,7 @@ def check_dataset(
             configurations=configurations,
             raw_cases={case.name for case in training} if raw_folder else None,
             processes=processes,
+            thickness_mm=thickness_mm,
         )
     return DatasetReport(
         folder.name, len(training), len(test), preprocessed_folder is not None, tuple(sorted(set(findings)))
@@ -132,12 +135,13 @@ def _check_raw(
     empty_allowed: bool,
     processes: int,
     progress: bool,
-) -> list[Finding]:
+) -> tuple[list[Finding], dict[int, list[float]]]:
+    """Findings about the raw cases, and the thickness of each label in every training case."""
     cases = [*training, *test]
     ending = content.get("file_ending")
     findings = [finding for case in cases for finding in missing_channels(case, str(ending))]
     if not cases:
-        return findings
+        return findings, {}
     try:
         labels = declared_labels(content)
     except DataError:
@@ -146,7 +150,7 @@ def _check_raw(
     if reader is None:
         message = "expected files that one of nnU-Net's readers opens, got none among the images."
         mend = f"Check that the images are intact files of the format {ending}."
-        return [*findings, Finding("error", "unreadable", str(folder / "imagesTr"), message, mend)]
+        return [*findings, Finding("error", "unreadable", str(folder / "imagesTr"), message, mend)], {}
     if reader.__name__ == "Tiff3DIO":
         findings += [finding for case in cases for finding in missing_sidecars(case, str(ending))]
     channels = content.get("channel_names", content.get("modality")) or {}
@@ -162,7 +166,11 @@ def _check_raw(
     if labels is not None:
         trained = [reports[case.name] for case in training if reports[case.name].counts]
         findings += _check_all_cases(folder, content, trained, expected)
-    return findings
+    thickness_mm: dict[int, list[float]] = {}
+    for report in reports.values():
+        for value, thickness in report.thickness_mm.items():
+            thickness_mm.setdefault(value, []).append(thickness)
+    return findings, thickness_mm
 
 
 def reader_of(content: Mapping[str, Any], files: Iterable[Path]) -> type[Any] | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nnunet_topo.data.check_finding import Finding, Severity
 from nnunet_topo.data.check_layout import CaseFiles
+from nnunet_topo.data.thickness import typical_thickness
 from nnunet_topo.errors import DataError
 
 # What image libraries raise on damaged files, collected by damaging files of each format. PNG's is a SyntaxError.
@@ -56,12 +57,14 @@ class CaseReport:
         findings: what is wrong with it.
         counts: voxels by label value; empty when the label was not read.
         on_every_face: label values that occur on each face of the volume.
+        thickness_mm: typical thickness of each foreground label.
     """
 
     name: str
     findings: list[Finding] = field(default_factory=list)
     counts: dict[int, int] = field(default_factory=dict)
     on_every_face: frozenset[int] = frozenset()
+    thickness_mm: dict[int, float] = field(default_factory=dict)
 
     def add(self, severity: Severity, check: str, path: Path, message: str, mend: str) -> None:
         """Append a finding."""
@@ -88,6 +91,7 @@ def check_case(files: CaseFiles, expected: Expected) -> CaseReport:
     if label is None:
         return report
     _check_label_values(report, files.label, label[0], expected)
+    _measure_thickness(report, label, expected)
     if image is not None:
         _check_agreement(report, files.label, image, label)
     return report
@@ -176,6 +180,17 @@ def _check_label_values(report: CaseReport, path: Path, label: NDArray[np.float3
         mend = "Check that the label belongs to this image. Cases that are meant to be empty: --allow-empty."
         severity: Severity = "warning" if expected.empty_allowed else "error"
         report.add(severity, "no-foreground", path, "expected some foreground, got none.", mend)
+
+
+def _measure_thickness(report: CaseReport, label: _Volume, expected: Expected) -> None:
+    volume = label[0][0]
+    spacing = [float(value) for value in label[1]["spacing"]]
+    if volume.shape[0] == 1:  # nnU-Net's third axis of a 2-D image
+        volume, spacing = volume[0], spacing[1:]
+    for value in report.counts.keys() - {0, expected.ignore}:
+        thickness = typical_thickness(volume == value, spacing)
+        if thickness is not None:
+            report.thickness_mm[value] = thickness
 
 
 def _describe_undeclared(undeclared: Mapping[int, int], size: int, expected: Expected) -> tuple[str, str]:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_topo.data.check_finding import Finding
+from nnunet_topo.data.intact import check_intact
 from nnunet_topo.data.labels import OUTSIDE_CROP, declared_labels, scan_preprocessed
 from nnunet_topo.data.raw import read_json
+from nnunet_topo.data.thickness import thickness_findings
 from nnunet_topo.errors import ConfigError, DataError, nearest
 
 _AGAIN = "Preprocess again: nnUNetv2_preprocess (or nnUNetv2_plan_and_preprocess)."
@@ -22,6 +24,7 @@ def check_preprocessed(
     configurations: Sequence[str] | None,
     raw_cases: Collection[str] | None,
     processes: int,
+    thickness_mm: Mapping[int, Sequence[float]] | None = None,
 ) -> list[Finding]:
     """Findings about one preprocessed dataset.
 
@@ -32,6 +35,7 @@ def check_preprocessed(
         configurations: names to look at; None for those of the plans that were preprocessed.
         raw_cases: training cases of the raw dataset; None when it is not there.
         processes: files read at once.
+        thickness_mm: typical thickness of each foreground label, one number a raw case; None when there are none.
 
     Returns:
         The findings.
@@ -43,7 +47,9 @@ def check_preprocessed(
     identifiers: dict[str, str] = {}
     for path in _plans(folder, plans_name):
         try:
-            identifiers.update(_data_identifiers(read_json(path)))
+            plans = read_json(path)
+            identifiers.update(_data_identifiers(plans))
+            findings += thickness_findings(plans, str(path), thickness_mm or {}, label_names(dataset_json))
         except (DataError, KeyError, AttributeError, TypeError) as error:
             message = f"expected nnU-Net's plans, got {error!r}."
             findings.append(Finding("error", "unreadable", str(path), message, "Plan again."))
@@ -61,6 +67,12 @@ def check_preprocessed(
             findings.append(Finding("error", "missing-preprocessed", str(data), message, _AGAIN))
     findings += _check_splits(folder / "splits_final.json", raw_cases)
     return findings
+
+
+def label_names(dataset_json: Mapping[str, Any]) -> dict[int, str]:
+    """Names of the labels by value; a value that only regions hold has none."""
+    labels = dataset_json.get("labels") or {}
+    return {value: name for name, value in labels.items() if isinstance(value, int)}
 
 
 def _check_description(path: Path, raw_description: Mapping[str, Any]) -> list[Finding]:
@@ -128,6 +140,9 @@ def _check_folder(
         findings.append(
             Finding("warning", "stale-preprocessed", str(_segmentation(folder, case)), message, "Delete its files.")
         )
+    faults = check_intact(folder, sorted(cases), processes=processes)
+    findings += faults
+    complete -= {case for case in complete if str(_segmentation(folder, case)) in {fault.file for fault in faults}}
     try:
         values, unreadable = scan_preprocessed(folder, complete, processes=processes)
         known = declared_labels(dataset_json) | {OUTSIDE_CROP}

@@ -22,7 +22,21 @@ if TYPE_CHECKING:
 _BATCH_NORM_BATCHES = 50
 
 
-def training_images(trainer: nnUNetTrainerTopo) -> Iterator[Tensor]:
+def put_average_in_place(trainer: nnUNetTrainerTopo) -> bool:
+    """Let a trainer behind its last epoch hold the average of its weights, and say so in that epoch's journal.
+
+    Returns:
+        Whether there was an average.
+    """
+    if not trainer.average.finish(trainer.network, _training_images(trainer), trainer.autocast()):
+        return False
+    trainer.current_epoch -= 1  # as nnU-Net does for the last checkpoint: the end belongs to the last epoch
+    trainer.report([trainer.average.event()])
+    trainer.current_epoch += 1
+    return True
+
+
+def _training_images(trainer: nnUNetTrainerTopo) -> Iterator[Tensor]:
     """Images of some training batches, drawn when asked for, on the trainer's device."""
     for _ in range(min(_BATCH_NORM_BATCHES, trainer.num_iterations_per_epoch)):
         yield next(trainer.dataloader_train)["data"].to(trainer.device)

@@ -164,7 +164,9 @@ def require_resumable(checkpoint: Mapping[str, Any], file: str | Path) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__} {str(error).partition(chr(10))[0]}".strip()
+    """Kind and first sentence of an error; torch goes on with advice for other programs."""
+    line = str(error).partition("\n")[0].partition(". ")[0]
+    return f"{type(error).__name__} {line}".strip()
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], file: str | Path) -> None:

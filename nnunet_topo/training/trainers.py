@@ -25,7 +25,7 @@ from nnunet_topo.errors import DataError, show_without_traceback
 from nnunet_topo.losses import NNUNET_TERM, CompoundLoss
 from nnunet_topo.recipe import Recipe
 from nnunet_topo.training.actions import KeptWeights, execute, keep_if_best
-from nnunet_topo.training.averaging import WeightAverage, training_images
+from nnunet_topo.training.averaging import WeightAverage, put_average_in_place
 from nnunet_topo.training.checkpoint import TOPO_KEY
 from nnunet_topo.training.existing_run import Choice, look_before_start
 from nnunet_topo.training.figure import draw_progress
@@ -326,10 +326,8 @@ class nnUNetTrainerTopo(nnUNetTrainer):
     def on_train_end(self) -> None:
         """The average of the weights, where there is one, takes their place; then nnU-Net's own end."""
         self.kept_weights = KeptWeights()  # nothing can be rolled back any more
-        if self.average.finish(self.network, training_images(self), self.autocast()):
-            self.current_epoch -= 1  # the end belongs to the last epoch, for the journal as in nnU-Net's checkpoint
-            self.report([self.average.event()])
-            self.current_epoch += 1
+        if put_average_in_place(self) and self.local_rank == 0:
+            self._draw()
         super().on_train_end()
 
     def _draw(self) -> None:

@@ -69,7 +69,9 @@ def test_preprocessed_data_alone_is_enough(data):
 def test_preprocessed_labels_outside_the_description(data):
     path = data / "scroll_001_seg.b2nd"
     path.unlink()
-    blosc2.asarray(np.arange(-1, 4, dtype=np.int8)[None, :, None, None], urlpath=str(path))
+    labels = np.zeros((1, 24, 24, 24), np.int8)
+    labels[0, 0, 0, :5] = np.arange(-1, 4)
+    blosc2.asarray(labels, urlpath=str(path))
     finding = only(check(data), "undeclared-label")
     assert "scroll_001" in finding.file
     assert "got 3." in finding.message

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -115,21 +115,15 @@ class Bench:
     ) -> None:
         """The warm process ends with this one."""
 
-    def train(
-        self, case: str, *, kill_after_s: float | None = None, environment: dict[str, str] | None = None, **order: Any
-    ) -> Training:
-        """Run a training to its end, or kill it after a while.
+    def train(self, case: str, *, environment: dict[str, str] | None = None, **order: Any) -> Training:
+        """Run a training until it ends.
 
         Args:
             case: trainings of the same case share a results folder.
-            kill_after_s: time from the start of its process, None for never.
             environment: more variables.
             **order: of the child's `Order`.
         """
         process, log, ledger = self._start(case, environment or {}, order)
-        if kill_after_s is not None:
-            sleep(kill_after_s)
-            process.kill()
         process.join(TIME_LIMIT_S)
         assert process.exitcode is not None, f"{case}: still running after {TIME_LIMIT_S} s"
         entries = [line.split() for line in ledger.read_text().splitlines()] if ledger.exists() else []

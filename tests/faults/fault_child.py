@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,21 +33,22 @@ class Disturbance:
     """What goes wrong in a training.
 
     Attributes:
-        kind: "none", "bytes" (kill -9 once that share of a checkpoint is written), "rename" (kill -9 around its
-            renaming), "signal" (sent to itself behind a step), "signal to all" (to its workers before), "file size" (no
-            file may grow past that many bytes), "nan" (the images of some steps).
+        kind: "none", "clock" (kill -9 some time behind a step), "bytes" (kill -9 once so many bytes of a checkpoint are
+            written, or all), "rename" (kill -9 around its renaming), "signal" (sent to itself behind a step), "signal
+            to all" (to its workers before), "file size" (no file may grow past that many bytes), "nan" (the images of
+            some steps).
         save: number of the checkpoint, counted from 0 over all of the run.
-        share: of the bytes of that checkpoint, in [0, 1].
+        delay_s: time behind the step.
         when: "before" the first rename, "between" the two of a latest one, "after" the last.
         name: of the signal.
-        step: number of the step, validation steps included, counted from 0 over the process.
+        step: number of the step, validation steps included, counted from 0 over the process; -1 for its start.
         steps: how many, from `step` on.
-        size_bytes: limit on every file.
+        size_bytes: limit on every file, or of that checkpoint.
     """
 
     kind: str = "none"
     save: int = 0
-    share: float = 0.5
+    delay_s: float = 0.0
     when: str = "before"
     name: str = "SIGTERM"
     step: int = 0
@@ -125,6 +127,7 @@ def _kill() -> None:
 def _disturb(disturbance: Disturbance) -> None:
     kinds: dict[str, Callable[[Disturbance], None]] = {
         "none": lambda _: None,
+        "clock": _kill_behind_a_step,
         "bytes": _kill_while_writing,
         "rename": _kill_around_rename,
         "signal": _signal_behind_a_step,
@@ -133,6 +136,14 @@ def _disturb(disturbance: Disturbance) -> None:
         "nan": _spoil_images,
     }
     kinds[disturbance.kind](disturbance)
+
+
+def _kill_behind_a_step(asked: Disturbance) -> None:
+    timer = threading.Timer(asked.delay_s, _kill)
+    timer.daemon = True
+    if asked.step < 0:
+        timer.start()
+    _behind_steps(lambda step: timer.start() if step == asked.step else None)
 
 
 def _kill_while_writing(asked: Disturbance) -> None:
@@ -153,10 +164,12 @@ def _kill_while_writing(asked: Disturbance) -> None:
                 _kill()
             return len(part)
 
+        def close(self) -> None:
+            _kill()  # the checkpoint was smaller: it is written, but not yet in its place
+
     def opened(path: Any, mode: str) -> Any:
         if "checkpoint" in Path(path).name and next(numbers) == asked.save:
-            size = max((file.stat().st_size for file in Path(path).parent.glob("checkpoint_*.pth")), default=300_000)
-            return io.BufferedWriter(Killing(path, int(asked.share * size)))
+            return io.BufferedWriter(Killing(path, asked.size_bytes))
         return open(path, mode)
 
     atomic.open = opened  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ import torch
 from fault_bench import RECIPE, STEPS, STEPS_PER_EPOCH, Bench, Training, journal
 from fault_child import Disturbance
 
+from nnunet_topo.training.checkpoint import FINAL, LATEST
 from nnunet_topo.training.existing_run import newest_valid
 from nnunet_topo.training.journal import Journal
 
@@ -37,28 +38,32 @@ class Row:
 # ------------------------------------------------------------------------------------------------------------ kill -9
 
 
-def kill_moments(bench: Bench, number: int, seed: int = 0) -> list[tuple[str, Disturbance, float | None]]:
-    """Random moments to kill a training at: as many by the clock as in the middle of writing a checkpoint.
+def kill_moments(bench: Bench, number: int, seed: int = 0) -> list[tuple[str, Disturbance]]:
+    """Random moments to kill a training at: as many by the clock as in the middle of saving a checkpoint.
 
     Returns:
-        For each its description, what the child does, and after how many seconds its parent kills it.
+        For each its description and what is to be done.
     """
     rng = np.random.default_rng(seed)
-    moments: list[tuple[str, Disturbance, float | None]] = []
-    saves = len(bench.whole.ledger)
+    names = [name for name, *_ in bench.whole.ledger]
+    latest = [index for index, name in enumerate(names) if name == LATEST]
+    size = (bench.whole.folder / FINAL).stat().st_size
+    moments = []
     for index in range(number):
-        save, share = int(rng.integers(saves)), round(float(rng.uniform()), 2)
-        when = str(rng.choice(["before", "between", "after"]))
+        save, share = int(rng.integers(len(names))), float(rng.uniform())
+        when, late = str(rng.choice(["before", "between", "after"])), int(rng.choice(latest[1:]))
+        step, delay_s = int(rng.integers(-1, STEPS - 1)), float(rng.uniform(0, bench.duration_s / STEPS))
         if index % 2 == 0:
-            after_s = float(rng.uniform(0.1, 1.0)) * bench.duration_s
-            moments.append((f"after {after_s / bench.duration_s:.0%} of its time", Disturbance(), after_s))
+            told = f"{delay_s * 1000:.0f} ms behind " + (f"step {step + 1} of {STEPS}" if step >= 0 else "the start")
+            moments.append((told, Disturbance("clock", step=step, delay_s=delay_s)))
         elif index % 4 == 1:
-            told = f"{share:.0%} of checkpoint {save + 1} of {saves} written"
-            moments.append((told, Disturbance("bytes", save=save, share=share), None))
+            told = f"{int(share * size)} bytes of checkpoint {save + 1} of {len(names)} written"
+            moments.append((told, Disturbance("bytes", save=save, size_bytes=int(share * size))))
         else:
-            told = f"{when} the renaming of checkpoint {save + 1} of {saves}"
-            told = told.replace("between the renaming", "between the two renamings")
-            moments.append((told, Disturbance("rename", save=save, when=when), None))
+            save = late if when == "between" else save
+            told = f"{when} the renaming" + (" of the old and the new latest one" if when == "between" else "")
+            told += f", checkpoint {save + 1} of {len(names)}"
+            moments.append((told, Disturbance("rename", save=save, when=when)))
     return moments
 
 
@@ -74,11 +79,10 @@ def save_number(bench: Bench, name: str, time: int) -> int:
     return [index for index, saved in enumerate(names) if saved == f"checkpoint_{name}.pth"][time]
 
 
-def kill(bench: Bench, case: str, told: str, disturbance: Disturbance, after_s: float | None) -> Row:
+def kill(bench: Bench, case: str, told: str, disturbance: Disturbance) -> Row:
     """Kill a training, look at what it left, go on to the end."""
-    killed = bench.train(case, kill_after_s=after_s, disturbance=disturbance)
-    # By the clock it may have been faster; with one rename only there is no moment between two.
-    assert killed.status in (-9, 0), killed.said
+    killed = bench.train(case, disturbance=disturbance)
+    assert killed.status == -9, killed.said
     bench.check_state(killed)
     left = _left(killed.folder)
     resumed = bench.go_on(case)
@@ -149,10 +153,10 @@ def stop_with_workers(bench: Bench) -> Row:
 
 
 def interrupted(bench: Bench) -> str:
-    """Name of a case that was killed while it wrote its final checkpoint, with latest, best and previous on disk."""
+    """Name of a case that was killed behind its third latest checkpoint, with latest, best and previous on disk."""
     if not bench.folder("interrupted").exists():
-        save = save_number(bench, "final", 0)
-        killed = bench.train("interrupted", disturbance=Disturbance("bytes", save=save, share=0.3))
+        save = save_number(bench, "latest", 2) + 1
+        killed = bench.train("interrupted", disturbance=Disturbance("bytes", save=save, size_bytes=1000))
         assert killed.status == -9, killed.said
         assert [name for name, *_ in killed.ledger].count("checkpoint_latest.pth") == 3
         bench.check_state(killed)
@@ -282,11 +286,13 @@ def malicious(bench: Bench) -> list[Row]:
             bench.check_end(resumed)
         else:
             resumed = bench.go_on(case)
-            assert "'posix.mkdir', which loading would run" in resumed.said
+            assert "'posix.mkdir', which loading would run" in resumed.line("--c: checkpoint_latest.pth rejected")
         assert marker.exists() == trusted
+        assert ("latest" in _choice(resumed)) == trusted
         told = "latest holds code" if not trusted else "the same, NNUNET_TOPO_TRUST=1"
         outcome = BIT_EQUAL + (", code not run" if not trusted else ", code was run")
-        rows.append(Row(told, left, _choice(resumed), outcome))
+        said = [resumed.line("--c: checkpoint_latest.pth rejected"), _choice(resumed)]
+        rows.append(Row(told, left, " ".join(said), outcome))
     return rows
 
 
@@ -297,7 +303,7 @@ def disk_full(bench: Bench) -> Row:
     """No file may become as large as a checkpoint, from the second epoch on: the write fails as on a full disk."""
     case = "disk full"
     save = save_number(bench, "latest", 1)
-    first = bench.train(case, disturbance=Disturbance("bytes", save=save, share=0.1))
+    first = bench.train(case, disturbance=Disturbance("bytes", save=save, size_bytes=1000))
     assert first.status == -9, first.said
     size = (first.folder / "checkpoint_latest.pth").stat().st_size
     full = bench.train(case, continues=True, disturbance=Disturbance("file size", size_bytes=size - 1000))

@@ -12,13 +12,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("index", range(5))
 def test_kill_at_a_random_moment(bench: Bench, index: int) -> None:
-    told, disturbance, after_s = scenarios.kill_moments(bench, 5, seed=2)[index]
-    scenarios.kill(bench, f"kill {index}", told, disturbance, after_s)
+    scenarios.kill(bench, f"kill {index}", *scenarios.kill_moments(bench, 5, seed=2)[index])
 
 
 def test_kill_between_the_two_renames_of_a_latest_checkpoint(bench: Bench) -> None:
     save = scenarios.save_number(bench, "latest", 1)
-    row = scenarios.kill(bench, "between", "", Disturbance("rename", save=save, when="between"), None)
+    row = scenarios.kill(bench, "between", "", Disturbance("rename", save=save, when="between"))
     assert {"latest.pth.tmp", "previous"} <= set(row.left.split(", "))
     assert "latest" not in row.left.split(", ")
 
