@@ -90,6 +90,9 @@ def train(order: Order) -> None:
         maybe_load_checkpoint(trainer, order.continues, order.validates, None)
         if not order.validates:
             trainer.run_training()
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer):
+                thread.join()  # its kill comes behind the end
         os._exit(0)
     except SystemExit as stop:
         os._exit(int(stop.code or 0))
