@@ -142,7 +142,8 @@ def _check_folder(
         )
     faults = check_intact(folder, sorted(cases), processes=processes)
     findings += faults
-    complete -= {case for case in complete if str(_segmentation(folder, case)) in {fault.file for fault in faults}}
+    unread = {fault.file for fault in faults if fault.check == "unreadable"}
+    complete = {case for case in complete if str(_segmentation(folder, case)) not in unread}
     try:
         values, unreadable = scan_preprocessed(folder, complete, processes=processes)
         known = declared_labels(dataset_json) | {OUTSIDE_CROP}

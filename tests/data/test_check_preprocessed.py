@@ -77,6 +77,16 @@ def test_preprocessed_labels_outside_the_description(data):
     assert "got 3." in finding.message
 
 
+def test_labels_changed_since_the_last_check_are_read_all_the_same(data):
+    assert check(data).findings == ()
+    path = data / "scroll_001_seg.b2nd"
+    path.unlink()
+    blosc2.asarray(np.full((1, 24, 24, 24), 7, np.int8), urlpath=str(path))
+    found = {finding.check: finding for finding in check(data).findings}
+    assert set(found) == {"checksum", "undeclared-label"}
+    assert "got 7." in found["undeclared-label"].message
+
+
 def test_preprocessed_files_that_are_missing_damaged_or_stale(data):
     (data / "scroll_000.pkl").unlink()
     (data / "scroll_001_seg.b2nd").write_bytes(b"x")
