@@ -8,12 +8,17 @@ and backward, in turn, so that a machine whose speed drifts slows all of them al
 the ratio to nnU-Net's Dice and cross-entropy in the same round. Memory is the peak on top of what lay in memory before,
 by torch's profiler on the CPU and by the allocator on a GPU, in bytes a voxel.
 
-Peers: MONAI's SoftclDiceLoss; with `--peers FOLDER` those of clones of Skeleton-Recall and cbDice that lie there.
+`surface`, `vessel` and `membrane` are the whole losses of these recipes' last phases, targets handed in as in training.
+
+Peers: MONAI's SoftclDiceLoss; topolosses' CLDiceLoss (it works in 2-D only: the case of 512^2) and, at 64^3,
+BettiMatchingLoss on the whole patch (ours looks at a small part of it); with `--peers FOLDER` those of clones of
+Skeleton-Recall and cbDice that lie there. One that does not run here is left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -21,6 +26,7 @@ import platform
 import statistics
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from types import ModuleType
@@ -33,8 +39,9 @@ import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from torch import Tensor
 
-from nnunet_topo.losses import TERMS, make_term
+from nnunet_topo.losses import NNUNET_TERM, TERMS, make_term
 from nnunet_topo.losses.label_targets import LABEL_TARGETS, label_target
+from nnunet_topo.recipe import load_recipe
 
 SEED = 0
 REFERENCE = "nnU-Net DC_and_CE_loss"
@@ -43,24 +50,27 @@ TERMS_TO_TIME: dict[str, tuple[str, dict[str, Any]]] = {
     for name in ("cldice", "cbdice")
     for iterations in (3, 10, None)
 }
-TERMS_TO_TIME |= {
-    name: (name, {})
-    for name in ("tversky", "boundary", "kervadec", "hausdorff", "skeleton_recall", "medial_surface_recall")
-}
+TERMS_TO_TIME |= {name: (name, {}) for name in TERMS if name not in ("cldice", "cbdice")}
+RECIPES = ("surface", "vessel", "membrane")
 PEER_OF = {
     "cldice 3": "MONAI SoftclDiceLoss 3",
     "cldice 10": "MONAI SoftclDiceLoss 10",
     "cbdice 10": "cbDice SoftcbDiceLoss 10",
     "skeleton_recall": "Skeleton-Recall SoftSkeletonRecallLoss",
+    "betti_matching": "topolosses BettiMatchingLoss",
 }
+MOST_VOXELS_FOR_TOPOLOSSES = 64**3
+"""Its Betti matching takes seconds for so many, and longer than in proportion for more."""
+FLAT = 512
+"""Edge of the case in 2-D."""
 
 
-def tubes(n: int) -> np.ndarray:
+def tubes(n: int, axes: int = 3) -> np.ndarray:
     """Wavy tubes of radius 2.5 voxels in random directions, about 2 % of the volume."""
     rng = np.random.default_rng(SEED)
-    background = np.ones((n, n, n), bool)
+    background = np.ones((n,) * axes, bool)
     for _ in range(max(3, n // 9)):
-        start, direction = rng.random(3) * n, rng.normal(size=3)
+        start, direction = rng.random(axes) * n, rng.normal(size=axes)
         steps = np.linspace(-n, n, 4 * n)[:, None]
         points = start + steps * direction / np.linalg.norm(direction) + 6 * np.sin(steps / 17)
         points = np.round(points).astype(int)
@@ -74,16 +84,16 @@ def sheets(n: int) -> np.ndarray:
     return (z + 6 * np.sin(y / 20) + 5 * np.cos(x / 17)) % 16 < 3.4
 
 
-def make_case(n: int, batch_size: int, device: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def make_case(n: int, batch_size: int, device: str, axes: int = 3) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Logits, labels and label-derived targets."""
-    mask = tubes(n)
+    mask = tubes(n, axes)
     rng = np.random.default_rng(SEED)
     noise = gaussian_filter(rng.normal(size=mask.shape), 1)
     margin = 8 * (gaussian_filter(mask.astype(np.float32), 1) - 0.4) + 4 * noise
     logits = torch.from_numpy(np.stack([-margin / 2, margin / 2]).astype(np.float32))[None]
     labels = torch.from_numpy(mask.astype(np.int16))[None, None]
     targets = {name: label_target(name, labels == 1, None, None) for name in LABEL_TARGETS}
-    repeat = (batch_size, 1, 1, 1, 1)
+    repeat = (batch_size, 1, *(1,) * axes)
     targets = {name: target.repeat(repeat).to(device) for name, target in targets.items()}
     return logits.repeat(repeat).to(device).requires_grad_(), labels.repeat(repeat).to(device), targets
 
@@ -96,6 +106,46 @@ def load(path: Path, name: str) -> ModuleType:
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@cache
+def topolosses() -> ModuleType | None:
+    """The package's losses, if it can be imported here."""
+    sys.modules.setdefault("torchvision", ModuleType("torchvision"))  # imported by it, unused, and easily a wrong build
+    try:
+        return importlib.import_module("topolosses.losses")
+    except ImportError as error:
+        print(f"topolosses left out: {error}")
+        return None
+
+
+def topolosses_peers(labels: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Those of the package topolosses that take such labels."""
+    package = topolosses()
+    if package is None:
+        return {}
+    onehot = torch.cat([1 - labels, labels], 1).float()
+    if labels.ndim == 4:
+        cldice = package.CLDiceLoss(iter_=10, softmax=True, include_background=False, alpha=1.0)
+        return {"topolosses CLDiceLoss 10": lambda logits: cldice(logits, onehot)}
+    if labels[0].numel() > MOST_VOXELS_FOR_TOPOLOSSES:
+        return {}
+    matching = package.BettiMatchingLoss(softmax=True, include_background=False, alpha=1.0)
+    return {"topolosses BettiMatchingLoss": lambda logits: matching(logits, onehot)}
+
+
+def recipe_loss(name: str, labels: Tensor, targets: dict[str, Tensor], stock: Callable) -> Callable[[Tensor], Tensor]:
+    """The weighted sum of a recipe's last phase."""
+    recipe = load_recipe(name)
+    weights = dict(recipe.phases[-1].weights)
+    nnunet = weights.pop(NNUNET_TERM, 0.0)
+    terms = [(weight, make_term(term, **recipe.losses.get(term, {}))) for term, weight in weights.items()]
+
+    def loss(logits: Tensor) -> Tensor:
+        own = sum(weight * term(logits, labels, targets) for weight, term in terms)
+        return nnunet * stock(logits, labels) + own
+
+    return loss
 
 
 def losses(labels: Tensor, targets: dict[str, Tensor], peers: Path | None) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -111,11 +161,13 @@ def losses(labels: Tensor, targets: dict[str, Tensor], peers: Path | None) -> di
     for name, (term, parameters) in TERMS_TO_TIME.items():
         module = make_term(term, **parameters)
         chosen[name] = lambda logits, module=module: module(logits, labels, targets)
+    chosen |= {f"recipe {name}": recipe_loss(name, labels, targets, stock) for name in RECIPES}
     for iterations in (3, 10):
         monai = SoftclDiceLoss(iter_=iterations, include_background=False, softmax=True)
         chosen[f"MONAI SoftclDiceLoss {iterations}"] = lambda logits, monai=monai: monai(
             logits, torch.cat([1 - labels, labels], 1).float()
         )
+    chosen |= topolosses_peers(labels)
     recall_file = peers / "Skeleton-Recall/nnunetv2/training/loss/dice.py" if peers else None
     if recall_file and recall_file.is_file():
         recall = load(recall_file, "skeleton_recall_dice").SoftSkeletonRecallLoss(
@@ -123,7 +175,7 @@ def losses(labels: Tensor, targets: dict[str, Tensor], peers: Path | None) -> di
         )
         chosen["Skeleton-Recall SoftSkeletonRecallLoss"] = lambda logits: recall(logits, targets["skeleton"])
     cbdice_folder = peers / "cbDice/loss" if peers else None
-    if cbdice_folder and cbdice_folder.is_dir():
+    if cbdice_folder and cbdice_folder.is_dir() and labels.ndim == 5:
         for helper in ("skeletonize", "soft_skeleton"):  # it expects to lie inside of nnU-Net
             load(cbdice_folder / f"{helper}.py", f"nnunetv2.training.loss.{helper}")
         cbdice = load(cbdice_folder / "cbdice_loss.py", "cbdice_loss").SoftcbDiceLoss(iter_=10)
@@ -166,9 +218,11 @@ def peak_bytes(loss: Callable[[Tensor], Tensor], logits: Tensor) -> int:
     return peak
 
 
-def compare(n: int, batch_size: int, device: str, rounds: int, peers: Path | None) -> dict[str, dict[str, float]]:
+def compare(
+    n: int, batch_size: int, device: str, rounds: int, peers: Path | None, axes: int = 3
+) -> dict[str, dict[str, float]]:
     """Figures of every loss on one case."""
-    logits, labels, targets = make_case(n, batch_size, device)
+    logits, labels, targets = make_case(n, batch_size, device, axes)
     chosen = losses(labels, targets, peers)
     memory = {name: peak_bytes(loss, logits) for name, loss in chosen.items()}  # warms up, too
     seconds: dict[str, list[float]] = {name: [] for name in chosen}
@@ -187,12 +241,20 @@ def compare(n: int, batch_size: int, device: str, rounds: int, peers: Path | Non
         if peer in chosen:
             faster = [theirs / own for own, theirs in zip(seconds[name], seconds[peer], strict=True)]
             rows[name]["times_faster_than_peer"] = round(statistics.median(faster), 2)
-            rows[name]["memory_over_peer"] = round(memory[name] / memory[peer], 4)
+            if name != "betti_matching":  # whose memory is that of an engine outside of torch
+                rows[name]["memory_over_peer"] = round(memory[name] / memory[peer], 4)
     return rows
 
 
+def target_names(recipe: str) -> list[str]:
+    """What the data loading workers compute for the last phase of a recipe."""
+    loaded = load_recipe(recipe)
+    terms = [make_term(term, **loaded.losses.get(term, {})) for term in loaded.phases[-1].weights if term in TERMS]
+    return sorted({name for term in terms for name in term.target_names})
+
+
 def time_targets(n: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Median processor seconds of each label-derived target for one patch, on one core."""
+    """Median processor seconds of each label-derived target for one patch, on one core, and their sum in a recipe."""
     from time import process_time
 
     rows: dict[str, dict[str, float]] = {}
@@ -205,6 +267,9 @@ def time_targets(n: int, rounds: int) -> dict[str, dict[str, float]]:
                 label_target(name, onehot, None, None)
                 seconds.append(process_time() - start)
             rows.setdefault(name, {})[picture] = round(statistics.median(seconds), 4)
+        for recipe in RECIPES:
+            seconds = [rows[name][picture] for name in target_names(recipe)]
+            rows.setdefault(f"recipe {recipe}", {})[picture] = round(sum(seconds), 4)
     return rows
 
 
@@ -221,17 +286,14 @@ def main() -> int:
     if arguments.device == "cpu":
         torch.set_num_threads(1)
     cuda = arguments.device == "cuda"
-    missing = sorted(set(TERMS) - {term for term, _ in TERMS_TO_TIME.values()})
     cases = {}
-    for n in arguments.patch:
+    for n, axes in [*((n, 3) for n in arguments.patch), (FLAT, 2)]:
         for batch_size in arguments.batch_size:
-            case = f"{n}^3, batch {batch_size}"
-            cases[case] = compare(n, batch_size, arguments.device, arguments.rounds, arguments.peers)
-            print(f"{case:42}{'s':>10}{'/ DC_CE':>10}{'B/voxel':>10}{'x faster':>10}{'memory / peer':>15}")
+            case = f"{n}^{axes}, batch {batch_size}"
+            cases[case] = compare(n, batch_size, arguments.device, arguments.rounds, arguments.peers, axes)
+            print(f"{case:42}{'s':>10}{'/ DC_CE':>10}{'B/voxel':>10}{'x faster':>10}{'mem/peer':>10}")
             for name, row in cases[case].items():
-                peer = f"{row['times_faster_than_peer']:>10}{row['memory_over_peer']:>15}" if len(row) > 3 else ""
-                figures = (row[key] for key in ("median_s", "time_over_reference", "bytes_per_voxel"))
-                print(f"  {name:40}" + "".join(f"{figure:>10}" for figure in figures) + peer)
+                print(f"  {name:40}" + "".join(f"{figure:>10}" for figure in row.values()))
     targets = {f"{n}^3": time_targets(n, arguments.rounds) for n in arguments.patch}
     print(json.dumps(targets, indent=2))
     result = {
@@ -240,7 +302,6 @@ def main() -> int:
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "rounds": arguments.rounds,
         "seed": SEED,
-        "not_timed": missing,
         "cases": cases,
         "target_cpu_s": targets,
     }

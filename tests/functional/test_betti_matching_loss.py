@@ -112,10 +112,31 @@ def test_engine_needs_neither_topolosses_nor_torchvision():
     assert run.stdout.strip() == "True set()"
 
 
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_engine_is_shared_with_topolosses_whichever_comes_first(first):
+    # Loaded twice in a process the extension refuses, and frees its memory twice at the end.
+    ours = "from nnunet_topo.functional.betti_engine import betti_engine; own = betti_engine()"
+    theirs = "from topolosses.losses.betti_matching.src import betti_matching as peer"
+    lines = [ours, theirs] if first == "ours" else [theirs, ours]
+    # Stands for the packages of topolosses, whose own __init__ files import torchvision, gudhi, POT and opencv.
+    stand_in = (
+        "import sys, types, importlib.metadata as m; from pathlib import Path\n"
+        "path = Path(m.distribution('topolosses').locate_file('topolosses'))\n"
+        "for name in ('', 'losses', 'betti_matching', 'src'):\n"
+        "    path = path / name\n"
+        "    full = '.'.join(path.parts[path.parts.index('site-packages') + 1:])\n"
+        "    sys.modules[full] = types.ModuleType(full); sys.modules[full].__path__ = [str(path)]\n"
+    )
+    code = stand_in + "\n".join([*lines, "print(own is peer)"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
 def test_without_the_engine_it_says_how_to_get_it(monkeypatch):
     def missing(name):
         raise engine_module.importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(engine_module.importlib.metadata, "distribution", missing)
+    monkeypatch.delitem(sys.modules, engine_module._MODULE)
     with pytest.raises(ConfigError, match=r"pip install nnunet-topo\[betti\]"):
         betti_engine.__wrapped__()
