@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ def betti_matching_loss(
     patches: int = 1,
     seed: int = 0,
     power: float = 4.0,
+    budget_ms: float | None = None,
     batch_dice: bool = False,
 ) -> Tensor:
     """Share of wrong topological features, each weighted by its persistence, in small patches.
@@ -39,8 +41,8 @@ def betti_matching_loss(
 
     It runs on the CPU, with time that grows faster than the number of voxels, so only in cubes of `size` voxels. Where
     they lie depends on `seed` and the shape alone, so that equal inputs give equal values; a data loader crops at
-    random anyway. The engine orders edges of equal
-    value by their place, so flips and permutations of the axes can change which features are matched.
+    random anyway. The engine orders edges of equal value by their place, so flips and permutations of the axes can
+    change which features are matched. Patches are worked on side by side, in as many threads as there are.
 
     Args:
         probabilities: (B, K, X, Y[, Z]) in [0, 1], 0 in ignored voxels.
@@ -50,6 +52,9 @@ def betti_matching_loss(
         seed: of their positions.
         power: >= 1, exponent of the persistence of false features. A background of noise has thousands, each of small
             persistence, in a perfect mask; 2 is the paper's, and counts them.
+        budget_ms: > 0, milliseconds: after the first patch of each sample another is begun only while it should end
+            within them, at the pace so far. How many that are depends on the machine and its load, and so does the
+            value: a run with a budget cannot be repeated exactly. None: all patches.
         batch_dice: one ratio over batch and ranks instead of one a sample.
 
     Returns:
@@ -64,20 +69,14 @@ def betti_matching_loss(
         any other; divided by the features there are; `power`; a missed feature costs as much as a false one.
     """
     boxes = _boxes(probabilities.shape[2:], len(probabilities), size, patches, seed)
-    crops = [
-        (b, k, _framed(probabilities[b, k][box]), _framed(onehot[b, k][box].to(probabilities.dtype)))
-        for b, k in np.ndindex(*probabilities.shape[:2])
-        for box in boxes[b]
-    ]
-    # Sublevel sets of 1 - p are superlevel sets of p.
-    arrays = [[_inverted(crop[side]) for crop in crops] for side in (2, 3)]
-    matchings = betti_engine().compute_matching(*arrays)
+    rounds = [boxes] if budget_ms is None else [[[box] for box in at] for at in zip(*boxes, strict=True)]
     # The sum of nothing ties the result to the input also where there is no feature.
     sums = probabilities.new_zeros(2, *probabilities.shape[:2]) + probabilities[:0].sum()
-    for (b, k, predicted, labelled), matching in zip(crops, matchings, strict=True):
-        at = torch.zeros_like(sums)
-        at[:, b, k] = 1.0
-        sums = sums + at * torch.stack(_wrong_and_all(predicted, labelled, matching, power))[:, None, None]
+    start = perf_counter()
+    for number, chosen in enumerate(rounds, 1):
+        sums = sums + _wrong_and_all(probabilities, onehot, chosen, power)
+        if budget_ms is not None and (perf_counter() - start) * (number + 1) / number > budget_ms / 1000:
+            break
     return safe_ratio(*pool_samples(sums, batch_dice)).mean()
 
 
@@ -92,6 +91,25 @@ def _boxes(shape: Sequence[int], samples: int, size: int, patches: int, seed: in
         [tuple(slice(a, a + edge) for a, edge in zip(start, edges, strict=True)) for start in of_sample]
         for of_sample in starts.tolist()
     ]
+
+
+def _wrong_and_all(
+    probabilities: Tensor, onehot: Tensor, boxes: Sequence[Sequence[tuple[slice, ...]]], power: float
+) -> Tensor:
+    """(2, B, K) weight of the wrong features in the boxes of each sample, and that of all."""
+    crops = [
+        (b, k, _framed(probabilities[b, k][box]), _framed(onehot[b, k][box].to(probabilities.dtype)))
+        for b, k in np.ndindex(*probabilities.shape[:2])
+        for box in boxes[b]
+    ]
+    # Sublevel sets of 1 - p are superlevel sets of p.
+    arrays = [[_inverted(crop[side]) for crop in crops] for side in (2, 3)]
+    sums = probabilities.new_zeros(2, *probabilities.shape[:2])
+    for (b, k, predicted, labelled), matching in zip(crops, betti_engine().compute_matching(*arrays), strict=True):
+        at = torch.zeros_like(sums)
+        at[:, b, k] = 1.0
+        sums = sums + at * torch.stack(_weights(predicted, labelled, matching, power))[:, None, None]
+    return sums
 
 
 def _framed(patch: Tensor) -> Tensor:
@@ -110,7 +128,7 @@ def _inverted(framed: Tensor) -> NDArray[np.float64]:
     return np.ascontiguousarray(1.0 - framed.detach().cpu().numpy().astype(np.float64) / _ANCHOR)
 
 
-def _wrong_and_all(predicted: Tensor, labelled: Tensor, matching: Any, power: float) -> tuple[Tensor, Tensor]:
+def _weights(predicted: Tensor, labelled: Tensor, matching: Any, power: float) -> tuple[Tensor, Tensor]:
     """Weight of the wrong features, and that of all: those of the labels, and what the prediction has besides."""
     bars = {
         (side, kind): torch.stack(

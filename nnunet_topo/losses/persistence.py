@@ -24,18 +24,30 @@ class BettiMatching(Term):
         patches: number of patches in each sample, >= 1.
         seed: >= 0, of where they lie.
         power: >= 1, exponent of the persistence of false features.
+        budget_ms: > 0, milliseconds after which no further patch is begun; then the value depends on the machine. None:
+            all patches.
         **common: see `Term`.
 
     Source:
         See `betti_matching_loss`.
     """
 
-    def __init__(self, *, size: int = 24, patches: int = 1, seed: int = 0, power: float = 4.0, **common: Any) -> None:
+    def __init__(
+        self,
+        *,
+        size: int = 24,
+        patches: int = 1,
+        seed: int = 0,
+        power: float = 4.0,
+        budget_ms: float | None = None,
+        **common: Any,
+    ) -> None:
         super().__init__(**common)
         self.size = checks.integer("size", size, low=2)
         self.patches = checks.integer("patches", patches, low=1)
         self.seed = checks.integer("seed", seed, low=0)
         self.power = checks.number("power", power, low=1.0, high=16.0)
+        self.budget_ms = None if budget_ms is None else checks.number("budget_ms", budget_ms, low=0.0, above=True)
 
     def evaluate(self, view: View, targets: Mapping[str, Tensor]) -> Tensor:
         """See `betti_matching_loss`."""
@@ -46,5 +58,6 @@ class BettiMatching(Term):
             patches=self.patches,
             seed=self.seed,
             power=self.power,
+            budget_ms=self.budget_ms,
             batch_dice=self.batch_dice,
         )

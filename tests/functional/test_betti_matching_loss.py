@@ -1,3 +1,4 @@
+import itertools
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import torch
 
 from nnunet_topo.errors import ConfigError
 from nnunet_topo.functional import betti_engine as engine_module
+from nnunet_topo.functional import betti_matching as loss_module
 from nnunet_topo.functional.betti_engine import betti_engine
 from nnunet_topo.functional.betti_matching import betti_matching_loss
 
@@ -101,6 +103,24 @@ def test_a_perfect_mask_in_background_noise_is_nearly_perfect():
     p = 0.9 * y + 0.1 * torch.rand(y.shape)
     assert loss(p, y) < 0.05
     assert loss(p, y, power=2.0) > 0.3  # the paper's
+
+
+def test_a_budget_ends_the_patches_early(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    p, y = torch.rand(2, 1, 16, 16, 16, generator=generator), torch.rand(2, 1, 16, 16, 16, generator=generator) > 0.5
+    whole = betti_matching_loss(p, y, size=6, patches=4).item()
+    clock = itertools.count(step=0.010)  # every look at the clock is 10 ms later
+    monkeypatch.setattr(loss_module, "perf_counter", lambda: next(clock))
+    cut = [betti_matching_loss(p, y, size=6, patches=4, budget_ms=budget).item() for budget in (1, 25, 1000)]
+    assert cut == pytest.approx([first_patches(p, y, 1), first_patches(p, y, 2), whole], abs=1e-6)
+    assert len({round(value, 4) for value in cut}) == 3
+
+
+def first_patches(p, y, count):
+    """Value over the first of four patches of each sample."""
+    boxes = loss_module._boxes(p.shape[2:], len(p), 6, 4, 0)
+    wrong, everything = loss_module._wrong_and_all(p, y, [of_sample[:count] for of_sample in boxes], 4.0)
+    return (wrong / everything).mean().item()
 
 
 def test_engine_needs_neither_topolosses_nor_torchvision():
