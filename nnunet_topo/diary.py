@@ -15,7 +15,7 @@ from typing import Any
 
 from nnunet_topo._validation import Where, as_number, boolean, integer, parse_yaml, unknown_key
 from nnunet_topo.errors import ConfigError, nearest
-from nnunet_topo.losses import PLANNED_TERMS, TERMS
+from nnunet_topo.losses import TERMS
 from nnunet_topo.recipe import Recipe, recipe_from_mapping, remarks
 
 # keys with one value and one place: diary key -> dotted key of a recipe
@@ -96,7 +96,7 @@ _NOT_CARRIED = {
 }
 # the diary's own form of these terms, where this package's default is another
 _DIARY_FORMULAS = (("variance", "form", "legacy"), ("connectivity", "form", "legacy"), ("cldice", "iterations", 3))
-_FLAT_WEIGHTS = tuple(f"{term}_weight" for term in (*TERMS, *sorted(PLANNED_TERMS)))
+_FLAT_WEIGHTS = tuple(f"{term}_weight" for term in TERMS)
 _PHASE_KEYS = ("phase", "epoch_start", "epoch_end", "loss_weights", "target")
 
 
@@ -200,7 +200,7 @@ def _weights(mapping: object, where: Where) -> dict[str, Any]:
     """Weights by term, from either spelling."""
     if not isinstance(mapping, Mapping):
         where.fail("a mapping of loss terms to weights", mapping)
-    known, weights = {*TERMS, *PLANNED_TERMS}, {}
+    known, weights = set(TERMS), {}
     for key, weight in mapping.items():
         term = str(key).removesuffix("_weight")
         if term not in known:

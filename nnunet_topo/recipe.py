@@ -51,7 +51,7 @@ from nnunet_topo._validation import (
     unknown_key,
 )
 from nnunet_topo.errors import ConfigError, nearest
-from nnunet_topo.losses import NNUNET_TERM, PLANNED_TERMS, TERMS, check_parameters
+from nnunet_topo.losses import NNUNET_TERM, TERMS, check_parameters
 
 __all__ = [
     "Averaging",
@@ -232,7 +232,7 @@ def recipe_from_mapping(mapping: object, source: str) -> Recipe:
 
 
 def _check_terms(recipe: Recipe, source: str) -> None:
-    known = {*TERMS, *PLANNED_TERMS, NNUNET_TERM}
+    known = {*TERMS, NNUNET_TERM}
     for term, parameters in recipe.losses.items():
         check_parameters(term, to_builtins(parameters), source)
     weighted = {f"phases.{index}.weights": phase.weights for index, phase in enumerate(recipe.phases)}

@@ -4,7 +4,6 @@ import pytest
 
 from nnunet_topo._recipe_sections import POLICIES
 from nnunet_topo.recipe import builtin_recipes, load_recipe
-from nnunet_topo.schedule.mechanisms import unavailable_mechanisms
 
 NAMES = {
     "nnunet", "progressive", "v1", "v2_fixed", "v2_optimized", "v3", "v4", "v5", "v6", "v7", "v8_dice_only",
@@ -130,7 +129,6 @@ def test_nnunet_is_stock():
     recipe = load_recipe("nnunet")
     assert [dict(phase.weights) for phase in recipe.phases] == [{"nnunet": 1.0}]
     assert set(recipe.to_mapping()) - {"name", "phases"}
-    assert unavailable_mechanisms(recipe) == []
 
 
 TOPOLOGY = {
@@ -153,7 +151,6 @@ def test_topology_terms_join_stock_training_late(name):
     for settings in (content, expected):
         del settings["name"], settings["phases"]
     assert content == expected
-    assert unavailable_mechanisms(recipe) == []
 
 
 @pytest.mark.parametrize("name", TOPOLOGY)
@@ -165,4 +162,3 @@ def test_finetuning_moves_the_last_layers_slowly_by_the_same_losses(name):
     assert recipe.trainable == ("decoder.stages.-1.*", "decoder.seg_layers.*")
     assert recipe.start_from is None
     assert recipe.with_overrides(["start_from=A__B__C"]).start_from == "A__B__C"
-    assert unavailable_mechanisms(recipe) == []

@@ -48,7 +48,6 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_topo.data.derived_plans import derive_plans, preprocessed_dataset, read_plans, write_derived_plans
     from nnunet_topo.data.raw import read_json
     from nnunet_topo.recipe import load_recipe
-    from nnunet_topo.schedule.mechanisms import unavailable_mechanisms
 
     recipe = load_recipe(args.recipe).with_overrides(args.overrides)
     folder = preprocessed_dataset(_root("nnUNet_preprocessed"), args.dataset)
@@ -57,9 +56,6 @@ def run(args: argparse.Namespace) -> int:
     named = args.configurations is not None
     warnings = [*derived.warnings, *_not_preprocessed(derived, folder, args.plans, named=named)]
     dataset_json = read_json(folder / "dataset.json")
-    missing = unavailable_mechanisms(recipe)
-    if missing:
-        warnings.append(f"the trainers of this version refuse to start with {', '.join(missing)}")
     memory = {
         configuration: _memory(plans, derived.plans, configuration, dataset_json)
         for configuration in derived.configurations

@@ -2,14 +2,13 @@
 
 from nnunet_topo.losses.compound import CompoundLoss
 from nnunet_topo.losses.label_targets import LABEL_TARGETS
-from nnunet_topo.losses.registry import NNUNET_TERM, PLANNED_TERMS, TERMS, check_parameters, make_term
+from nnunet_topo.losses.registry import NNUNET_TERM, TERMS, check_parameters, make_term
 from nnunet_topo.losses.term import Term
 from nnunet_topo.losses.view import View
 
 __all__ = [
     "LABEL_TARGETS",
     "NNUNET_TERM",
-    "PLANNED_TERMS",
     "TERMS",
     "CompoundLoss",
     "Term",

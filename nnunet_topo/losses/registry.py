@@ -39,9 +39,6 @@ TERMS: dict[str, type[Term]] = {
 }
 """The terms that exist."""
 
-PLANNED_TERMS: frozenset[str] = frozenset()
-"""Names that are taken but not available yet."""
-
 NNUNET_TERM = "nnunet"
 """Stock nnU-Net's own compound loss. Only a trainer can supply it: see the argument `stock` of `CompoundLoss`."""
 
@@ -56,8 +53,8 @@ def check_parameters(name: str, parameters: Mapping[str, Any], where: str) -> No
     """Raises unless `make_term(name, **parameters)` could work, as far as can be told without importing anything.
 
     Args:
-        name: of a term, existing, planned or `nnunet`; any name when `parameters` holds `class`.
-        parameters: of the term. Those of planned terms are not looked at.
+        name: of a term, or `nnunet`; any name when `parameters` holds `class`.
+        parameters: of the term.
         where: file or place to name in the message.
 
     Raises:
@@ -69,10 +66,8 @@ def check_parameters(name: str, parameters: Mapping[str, Any], where: str) -> No
         except ConfigError as error:
             raise ConfigError(f"losses.{name}.{error} {where}. Name a class that can be imported.") from None
         return
-    if name in PLANNED_TERMS:
-        return
     if name != NNUNET_TERM and name not in TERMS:
-        valid = sorted((*TERMS, *PLANNED_TERMS, NNUNET_TERM))
+        valid = sorted((*TERMS, NNUNET_TERM))
         raise ConfigError(
             f"losses: expected one of {', '.join(valid)}, got {name!r}. {where}.{nearest(name, valid)} "
             "A loss of your own needs the key 'class'."
@@ -130,11 +125,6 @@ def make_term(
             return UserTerm(own.pop("class"), own, **common)
         except ConfigError as error:
             raise ConfigError(f"losses.{name}.{error}") from error
-    if name in PLANNED_TERMS:
-        raise ConfigError(
-            f"losses: expected one of {', '.join(sorted(TERMS))}, got {name!r}, which is planned but not "
-            "available yet. Leave it out, or wait for the version that brings it."
-        )
     if name == NNUNET_TERM:
         raise ConfigError(
             f"losses: expected one of {', '.join(sorted(TERMS))}, got {name!r}, nnU-Net's own loss, which only "

@@ -17,7 +17,6 @@ from nnunet_topo.recipe import (
     recipe_from_mapping,
     recipe_to_yaml,
 )
-from nnunet_topo.schedule.mechanisms import unavailable_mechanisms
 from nnunet_topo.training.atomic import write_atomically
 from nnunet_topo.training.checkpoint import TOPO_KEY
 from nnunet_topo.training.existing_run import Choice, newest_valid
@@ -64,20 +63,6 @@ def resolve_recipe(plans: Mapping[str, Any], default: str) -> ResolvedRecipe:
             )
         return ResolvedRecipe(recipe_from_mapping(section["recipe"], where), "plans", explicit=True)
     return ResolvedRecipe(load_recipe(default), "default", explicit=False)
-
-
-def refuse_unavailable(recipe: Recipe) -> None:
-    """Raise when the recipe names a mechanism that this version cannot run, so that nothing is silently ignored.
-
-    Raises:
-        ConfigError: names every such key.
-    """
-    missing = unavailable_mechanisms(recipe)
-    if missing:
-        raise ConfigError(
-            f"recipe '{recipe.name}': expected only mechanisms that this version can run, got {', '.join(missing)}. "
-            "Remove these keys, or choose another recipe ('nnunet-topo recipe list')."
-        )
 
 
 def against_checkpoint(

@@ -16,7 +16,7 @@ from nnunet_topo.training.checkpoint import (
     write_checkpoint,
 )
 from nnunet_topo.training.existing_run import choose, clear_leftovers, clear_run, refuse_to_overwrite
-from nnunet_topo.training.resolution import against_checkpoint, refuse_unavailable
+from nnunet_topo.training.resolution import against_checkpoint
 
 if TYPE_CHECKING:
     from nnunet_topo.training.trainers import nnUNetTrainerTopo
@@ -65,7 +65,6 @@ def load(trainer: nnUNetTrainerTopo, named: str | Path | dict[str, Any]) -> None
     continues = trainer.continue_training
     resolved = against_checkpoint(trainer.resolved, section.get("recipe"), continue_training=continues, file=file)
     if not trainer.was_initialized:
-        refuse_unavailable(resolved.recipe)
         trainer.follow(resolved)
         trainer.initialize()
     restore(trainer, checkpoint, file)

@@ -52,7 +52,6 @@ from nnunet_topo.training.record import (
 from nnunet_topo.training.resolution import (
     ResolvedRecipe,
     refuse_other_folds,
-    refuse_unavailable,
     require_axes,
     resolve_recipe,
     start_events,
@@ -93,7 +92,6 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         show_without_traceback()
         self.continue_training = bool(plans.get("continue_training", False))
         resolved = resolve_recipe(plans, type(self).default_recipe)
-        refuse_unavailable(resolved.recipe)
         if resolved.recipe.seed is not None:
             seed_generators(resolved.recipe.seed)
         self.found_checkpoints = look_before_start(plans, configuration, fold, type(self).__name__)

@@ -1,7 +1,7 @@
 import pytest
 
 from nnunet_topo.errors import ConfigError
-from nnunet_topo.losses import NNUNET_TERM, PLANNED_TERMS, TERMS, check_parameters, make_term
+from nnunet_topo.losses import NNUNET_TERM, TERMS, check_parameters, make_term
 
 
 def test_names():
@@ -24,8 +24,7 @@ def test_names():
         "scnp",
         "betti_matching",
     ]
-    assert not PLANNED_TERMS & set(TERMS)
-    assert NNUNET_TERM not in PLANNED_TERMS | set(TERMS)
+    assert NNUNET_TERM not in TERMS
 
 
 BAD = [
@@ -121,13 +120,6 @@ GOOD = [
 def test_good_parameters_pass(name, parameters):
     check_parameters(name, parameters, "here")
     make_term(name, **parameters)
-
-
-def test_planned_terms_pass_the_check_and_are_not_available():
-    for name in PLANNED_TERMS:
-        check_parameters(name, {"whatever": 1}, "here")
-        with pytest.raises(ConfigError, match="not available yet"):
-            make_term(name)
 
 
 def test_nnunet_term_passes_the_check_without_parameters_only():

@@ -111,13 +111,6 @@ class TestRefusals:
         with pytest.raises(ConfigError, match=message):
             make_trainer(nnUNetTrainerTopo, recipe={**SHORT, **change})
 
-    def test_a_term_that_is_only_planned(self, make_trainer, monkeypatch) -> None:
-        monkeypatch.setattr("nnunet_topo.schedule.mechanisms.PLANNED_TERMS", frozenset({"tversky"}))
-        with pytest.raises(ConfigError, match=r"phases\.0\.weights\.tversky"):
-            make_trainer(
-                nnUNetTrainerTopo, recipe={**SHORT, "phases": [{"from": 0, "weights": {"dice": 1.0, "tversky": 1.0}}]}
-            )
-
     def test_unknown_recipe_in_the_environment(self, make_trainer, monkeypatch) -> None:
         monkeypatch.setenv("NNUNET_TOPO_RECIPE", "progresive")
         with pytest.raises(ConfigError, match="progressive"):
