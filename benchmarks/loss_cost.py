@@ -1,4 +1,4 @@
-"""Time and peak memory of every loss term beside its public peers, and the time of the label-derived targets.
+"""Time and peak memory of every loss term beside its public peers.
 
     python benchmarks/loss_cost.py -o benchmarks/results/loss_cost_cpu.json
     python benchmarks/loss_cost.py --device cuda -o benchmarks/results/loss_cost_cuda.json
@@ -76,12 +76,6 @@ def tubes(n: int, axes: int = 3) -> np.ndarray:
         points = np.round(points).astype(int)
         background[tuple(points[((points >= 0) & (points < n)).all(1)].T)] = False
     return distance_transform_edt(background) <= 2.5
-
-
-def sheets(n: int) -> np.ndarray:
-    """Wavy sheets, 3 to 4 voxels thick, 16 voxels apart."""
-    z, y, x = np.meshgrid(*[np.arange(n)] * 3, indexing="ij")
-    return (z + 6 * np.sin(y / 20) + 5 * np.cos(x / 17)) % 16 < 3.4
 
 
 def make_case(n: int, batch_size: int, device: str, axes: int = 3) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -246,33 +240,6 @@ def compare(
     return rows
 
 
-def target_names(recipe: str) -> list[str]:
-    """What the data loading workers compute for the last phase of a recipe."""
-    loaded = load_recipe(recipe)
-    terms = [make_term(term, **loaded.losses.get(term, {})) for term in loaded.phases[-1].weights if term in TERMS]
-    return sorted({name for term in terms for name in term.target_names})
-
-
-def time_targets(n: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Median processor seconds of each label-derived target for one patch, on one core, and their sum in a recipe."""
-    from time import process_time
-
-    rows: dict[str, dict[str, float]] = {}
-    for picture, mask in (("tubes", tubes(n)), ("sheets", sheets(n))):
-        onehot = torch.from_numpy(mask)[None, None]
-        for name in LABEL_TARGETS:
-            seconds = []
-            for _ in range(rounds):
-                start = process_time()
-                label_target(name, onehot, None, None)
-                seconds.append(process_time() - start)
-            rows.setdefault(name, {})[picture] = round(statistics.median(seconds), 4)
-        for recipe in RECIPES:
-            seconds = [rows[name][picture] for name in target_names(recipe)]
-            rows.setdefault(f"recipe {recipe}", {})[picture] = round(sum(seconds), 4)
-    return rows
-
-
 def main() -> int:
     """Run the comparison, print the tables and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -294,8 +261,6 @@ def main() -> int:
             print(f"{case:42}{'s':>10}{'/ DC_CE':>10}{'B/voxel':>10}{'x faster':>10}{'mem/peer':>10}")
             for name, row in cases[case].items():
                 print(f"  {name:40}" + "".join(f"{figure:>10}" for figure in row.values()))
-    targets = {f"{n}^3": time_targets(n, arguments.rounds) for n in arguments.patch}
-    print(json.dumps(targets, indent=2))
     result = {
         "command": "python benchmarks/loss_cost.py " + " ".join(sys.argv[1:]),
         "device": torch.cuda.get_device_name() if cuda else f"CPU, {platform.machine()}, 1 thread",
@@ -303,7 +268,6 @@ def main() -> int:
         "rounds": arguments.rounds,
         "seed": SEED,
         "cases": cases,
-        "target_cpu_s": targets,
     }
     if arguments.output:
         arguments.output.write_text(json.dumps(result, indent=2) + "\n")
