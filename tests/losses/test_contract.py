@@ -4,31 +4,9 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from nnunet_topo.errors import ConfigError, DataError, ShapeError
 from nnunet_topo.losses import LABEL_TARGETS, TERMS, CompoundLoss, make_term
-
-RANGES = {
-    "ce": (0, math.inf),
-    "dice": (0, 1),
-    "focal": (0, math.inf),
-    "variance": (0, 1),
-    "entropy": (0, 0.3),
-    "boundary": (0, math.inf),
-    "cldice": (0, 1),
-    "connectivity": (0, 1),
-    "separation": (0, 1),
-    "scnp": (0, math.inf),
-    "betti_matching": (0, 1),
-    "tversky": (0, 1),
-    "kervadec": (0, 1),
-    "hausdorff": (0, 1),
-    "cbdice": (0, 1),
-    "skeleton_recall": (0, 1),
-    "medial_surface_recall": (0, 1),
-}
 
 
 def value_and_gradient(name, logits, labels, **settings):
@@ -108,12 +86,21 @@ def test_one_class_and_one_voxel_are_finite(term, kind, shape, fill, extreme, ma
     assert gradient.isfinite().all()
 
 
+def one_box_a_structure(labels, kind):
+    labels = torch.zeros_like(labels)
+    for structure, columns in enumerate((slice(0, 3), slice(3, 5))[: 1 if kind in ("binary", "two") else 2]):
+        channel, member = (structure, True) if kind == "regions" else (0, structure + 1)
+        labels[:, channel, 1:4, columns] = member
+    return labels
+
+
 @pytest.mark.parametrize("shape", [(5, 7, 9), (8, 5)])
 def test_flips_and_axis_permutations_change_nothing(term, kind, shape, make_case):
     name, parameters = term
-    if name == "betti_matching":
-        pytest.skip("its engine orders edges of equal value by their place, see the term's docstring")
     logits, labels, common = make_case(kind, shape=shape)
+    if name == "betti_matching":
+        # Its engine orders features of equal value by their place: of the labels, where there is more than one.
+        labels = one_box_a_structure(labels, kind)
     value, gradient = value_and_gradient(name, logits, labels, **common, **parameters)
     n = len(shape)
     for axis in range(2, 2 + n):
@@ -139,15 +126,18 @@ def test_spacing_in_another_order_does_change_the_boundary(make_case):
     assert abs(make_term("boundary", **common)(logits, labels) - value) > 1e-3
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_logits_change_at_most_five_percent(term, kind, dtype, make_case):
+@pytest.mark.parametrize(("dtype", "rel"), [(torch.bfloat16, 1e-2), (torch.float16, 1e-3)])
+def test_half_precision_costs_the_rounding_of_the_logits_and_no_more(term, kind, dtype, rel, make_case):
     name, parameters = term
     logits, labels, common = make_case(kind, shape=(9, 10, 11))
     value, _ = value_and_gradient(name, logits, labels, **common, **parameters)
     half, gradient = value_and_gradient(name, logits.to(dtype), labels, **common, **parameters)
     assert half.dtype == torch.float32
     assert gradient.dtype == dtype
-    assert half.item() == pytest.approx(value.item(), rel=0.05)
+    assert half.item() == pytest.approx(value.item(), rel=rel)
+    rounded, its_gradient = value_and_gradient(name, logits.to(dtype).float(), labels, **common, **parameters)
+    assert torch.equal(half, rounded)
+    assert torch.equal(gradient, its_gradient.to(dtype))
 
 
 def test_autocast_changes_nothing(term, kind, make_case):
@@ -211,7 +201,7 @@ def test_no_term_waits_for_the_device(term, kind, ignore, make_case):
     """A meta tensor has no contents: item(), bool(), nonzero() and the like fail."""
     name, parameters = term
     if name == "betti_matching":
-        pytest.skip("it works on the CPU, see the term's docstring")
+        pytest.skip("its engine reads the values on the CPU, so a GPU waits for it, as its docstring says")
     logits, labels, common = make_case(kind, ignore=ignore)
     if name in ("ce", "focal"):
         parameters = {**parameters, "class_weights": [1.0] * (1 + (2 if kind in ("three", "regions") else 1))}
@@ -316,28 +306,6 @@ def test_targets_of_another_shape_are_refused(make_case):
     logits, labels, common = make_case("three")
     with pytest.raises(ShapeError, match="signed_distance"):
         make_term("boundary", **common)(logits, labels, {"signed_distance": torch.zeros(2, 1, 5, 7, 9)})
-
-
-@settings(max_examples=150)
-@given(data=st.data())
-def test_any_input_gives_a_finite_loss_within_its_range(build_case, data):
-    name = data.draw(st.sampled_from(sorted(TERMS)))
-    shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=2, max_size=3)))
-    logits, labels, common = build_case(
-        data.draw(st.sampled_from(["binary", "two", "three", "regions"])),
-        shape=shape,
-        batch=data.draw(st.integers(1, 3)),
-        ignore=data.draw(st.booleans()),
-        seed=data.draw(st.integers(0, 10**6)),
-        scale=data.draw(st.sampled_from([0.0, 1.0, 30.0, 1e4, 6e4])),
-    )
-    if data.draw(st.booleans()):
-        logits = logits.clamp(-65504, 65504).half()
-    value, gradient = value_and_gradient(name, logits, labels, **common, batch_dice=data.draw(st.booleans()))
-    low, high = RANGES[name]
-    assert low - 1e-6 <= value <= high + 1e-6
-    assert value.isfinite()
-    assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32])
