@@ -35,14 +35,12 @@ TRAINING_STEPS, VALIDATION_STEPS = 250, 50
 LIMIT = 0.03
 
 
-def patches(trainer: Any, patch: int) -> list[Any]:
-    """As many as the recipe wants: noise, each with a bent tube of its own in it."""
-    from nnunet_topo.training.monitors import monitored_terms
+def patches(trainer: Any, patch: int, names: tuple[str, ...]) -> list[Any]:
+    """As many as the recipe wants: noise, each with a bent tube of its own in it, and the label-derived targets."""
     from nnunet_topo.training.patches import Patch
     from nnunet_topo.training.targets import label_targets_for
 
-    names = {"signed_distance"} if "boundary" in monitored_terms(trainer.recipe) else set()
-    transform = label_targets_for(trainer, tuple(names))
+    transform = label_targets_for(trainer, names)
     made = []
     for index in range(trainer.recipe.monitor.patches):
         batch = step_time.make_batch(trainer, patch, 1)
@@ -66,7 +64,8 @@ def build_monitors(trainer: Any, patch: int) -> Any:
         spacing_mm=trainer.patch_spacing(),
         batch_dice=False,
     )
-    return Monitors(patches(trainer, patch), terms, reference_weights(recipe))
+    names = tuple(dict.fromkeys(name for term in terms.values() for name in term.target_names))
+    return Monitors(patches(trainer, patch, names), terms, reference_weights(recipe))
 
 
 def seconds(work: Any, device: str) -> float:
@@ -101,9 +100,11 @@ def measure(name: str, patch: int, batch_size: int, device: str, rounds: int) ->
         return numbers
 
     def validate() -> None:
+        # nnU-Net overwrites ignored voxels in place: on a GPU in its copy, on the CPU in the batch itself.
+        target = batch["target"] if device == "cuda" else [target.clone() for target in batch["target"]]
         trainer.network.eval()
         with torch.no_grad():
-            trainer.validation_step({**batch, "target": [target.clone() for target in batch["target"]]})
+            trainer.validation_step({**batch, "target": target})
         trainer.network.train()
 
     def monitor() -> None:

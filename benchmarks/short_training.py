@@ -4,10 +4,10 @@
 
 RAW_DATASETS holds nnU-Net raw datasets: Dataset305_FIBSEMWalls3D (cell walls, sheets) and Dataset301_VesselNN3D
 (two-photon vessels, trees; Teikari et al. 2016), of whose large stacks only the middle is used. Every loss gets the
-same plans, steps, folds and seeds, through `nnUNetv2_train`; the network is small and the runs are short, so that a CPU
-can make them. They tell how the losses compare so early and so small, not what a full training gives. One term added
-to stock's loss comes in halfway, as in the recipes `surface` and `vessel`. Finished trainings in FOLDER are kept, so
-that an interrupted run goes on.
+same plans, steps, folds and seeds, through nnU-Net's own training (`train_on_one_core.py`); the network is small and
+the runs are short, so that a CPU can make them. They tell how the losses compare so early and so small, not what a full
+training gives. One term added to stock's loss comes in halfway, as in the recipes `surface` and `vessel`. Finished
+trainings in FOLDER are kept, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Bench:
     iterations: int
 
     def environment(self, workers: int) -> dict[str, str]:
-        """Variables of nnU-Net's commands: one thread each, since the trainings run side by side.
+        """Variables of nnU-Net's commands.
 
         Args:
             workers: processes that load data; 0: none besides the training (nnU-Net's planning needs one).
@@ -124,9 +124,11 @@ class Bench:
         """Run a command of this Python's environment; its output goes to a file."""
         file = self.work / "logs" / f"{log}.log"
         file.parent.mkdir(parents=True, exist_ok=True)
-        program = Path(sys.executable).with_name(str(command[0]))
+        program = [str(Path(sys.executable).with_name(str(command[0])))]
+        if command[0] == "nnUNetv2_train":
+            program = [sys.executable, str(Path(__file__).with_name("train_on_one_core.py"))]
         with file.open("w", encoding="utf-8") as stream:
-            words = [str(program), *map(str, command[1:])]
+            words = [*program, *map(str, command[1:])]
             done = subprocess.run(
                 words, env=self.environment(workers), stdout=stream, stderr=subprocess.STDOUT, check=False
             )

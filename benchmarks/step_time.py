@@ -12,6 +12,7 @@ ratio of what a step needs on top of what lay in memory before it.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -80,7 +81,7 @@ def plans(patch: int, batch_size: int, device: str) -> dict[str, Any]:
 
 
 def variants() -> dict[str, tuple[str, dict[str, Any] | None]]:
-    """Name -> (trainer, recipe): stock, ours as stock, every phase of progressive, and all the diary's terms."""
+    """Name -> (trainer, recipe): stock, ours as stock, recipes' last phases, progressive's, and the diary's terms."""
     from nnunet_topo.recipe import load_recipe
 
     progressive = load_recipe("progressive").to_mapping()
@@ -88,6 +89,10 @@ def variants() -> dict[str, tuple[str, dict[str, Any] | None]]:
         "stock": ("stock", None),
         "nnunet": ("topo", load_recipe("nnunet").to_mapping()),
     }
+    for name in ("surface", "vessel", "membrane"):
+        recipe = load_recipe(name)
+        phase = {"from": 0, "weights": dict(recipe.phases[-1].weights)}
+        chosen[f"{name}, last phase"] = ("topo", {"name": name, "phases": [phase], "losses": dict(recipe.losses)})
     diary = {
         "ce": 1.0,
         "dice": 1.0,
@@ -117,6 +122,7 @@ def make_trainer(kind: str, recipe: dict[str, Any] | None, patch: int, batch_siz
     dataset = {"channel_names": {"0": "microscopy"}, "labels": {"background": 0, "foreground": 1, "ignore": 2}}
     dataset |= {"numTraining": 1, "file_ending": ".nii.gz"}
     torch.manual_seed(SEED)
+    torch.backends.cudnn.benchmark = True  # as nnUNetv2_train sets it
     trainer = (nnUNetTrainer if kind == "stock" else nnUNetTrainerTopo)(
         settings, "3d_fullres", 0, dataset, torch.device(device)
     )
@@ -145,8 +151,10 @@ def make_batch(trainer: Any, patch: int, batch_size: int) -> dict[str, Any]:
         append = AppendLabelTargets(names, ignore_label=2, regions=False, spacing=(1.0, 1.0, 1.0))
         sample = append(segmentation=sample)["segmentation"]
     target = [torch.stack([tensor] * batch_size) for tensor in sample]
-    image = rng.normal(size=(batch_size, 1, patch, patch, patch)).astype(np.float32)
-    return {"data": torch.from_numpy(image), "target": target, "keys": ["benchmark"] * batch_size}
+    image = torch.from_numpy(rng.normal(size=(batch_size, 1, patch, patch, patch)).astype(np.float32))
+    if trainer.device.type == "cuda":  # as nnU-Net's loaders hand them over; other memory would be waited for
+        image, target = image.pin_memory(), [tensor.pin_memory() for tensor in target]
+    return {"data": image, "target": target, "keys": ["benchmark"] * batch_size}
 
 
 def step_time_s(trainer: Any, batch: dict[str, Any], device: str) -> float:
@@ -164,6 +172,7 @@ def peak_bytes(trainer: Any, batch: dict[str, Any], device: str) -> int:
     """Most memory that one step holds on top of what was held before it."""
     if device == "cuda":
         torch.cuda.synchronize()
+        gc.collect()  # what the warm-up left behind must not be freed within the step
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         trainer.train_step(batch)
@@ -185,6 +194,9 @@ def main() -> int:
     parser.add_argument("--patch", type=int, default=None, help="edge of the patch in voxels (48 on CPU, 128 on GPU)")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=None, help="timed steps of every variant (15 on CPU, 60 on GPU)")
+    parser.add_argument(
+        "--variants", nargs="+", default=None, help="names to compare with stock, as the table has them"
+    )
     parser.add_argument("-o", "--output", type=Path, default=None, help="JSON file to write")
     arguments = parser.parse_args()
     device = arguments.device
@@ -198,6 +210,11 @@ def main() -> int:
     # nnU-Net tells its dataset format by the file endings that it finds; the batch itself is made here.
     (Path(folder.name) / "Dataset999_Benchmark" / "benchmark" / "case.b2nd").touch()
     chosen = variants()
+    if arguments.variants:
+        unknown = set(arguments.variants) - set(chosen)
+        if unknown:
+            parser.error(f"--variants: expected of {list(chosen)}, got {sorted(unknown)}")
+        chosen = {name: chosen[name] for name in dict.fromkeys(["stock", *arguments.variants])}
     seconds: dict[str, list[float]] = {name: [] for name in chosen}
     memory: dict[str, int] = {}
     trainers, batches = {}, {}

@@ -69,15 +69,16 @@ def betti_matching_loss(
         any other; divided by the features there are; `power`; a missed feature costs as much as a false one.
     """
     boxes = _boxes(probabilities.shape[2:], len(probabilities), size, patches, seed)
-    rounds = [boxes] if budget_ms is None else [[[box] for box in at] for at in zip(*boxes, strict=True)]
+    # Before the clock starts: a GPU is done with the network's forward pass only then.
+    crops = _crops(probabilities, onehot, boxes)
     # The sum of nothing ties the result to the input also where there is no feature.
-    sums = probabilities.new_zeros(2, *probabilities.shape[:2]) + probabilities[:0].sum()
+    sums = crops.new_zeros(2, *probabilities.shape[:2]) + crops[:0].sum()
     start = perf_counter()
-    for number, chosen in enumerate(rounds, 1):
-        sums = sums + _wrong_and_all(probabilities, onehot, chosen, power)
+    for number, chosen in enumerate(crops.split(len(crops) if budget_ms is None else 1), 1):
+        sums = sums + _wrong_and_all(chosen, power)
         if budget_ms is not None and (perf_counter() - start) * (number + 1) / number > budget_ms / 1000:
             break
-    return safe_ratio(*pool_samples(sums, batch_dice)).mean()
+    return safe_ratio(*pool_samples(sums.to(probabilities.device), batch_dice)).mean()
 
 
 def _boxes(shape: Sequence[int], samples: int, size: int, patches: int, seed: int) -> list[list[tuple[slice, ...]]]:
@@ -93,19 +94,28 @@ def _boxes(shape: Sequence[int], samples: int, size: int, patches: int, seed: in
     ]
 
 
-def _wrong_and_all(
-    probabilities: Tensor, onehot: Tensor, boxes: Sequence[Sequence[tuple[slice, ...]]], power: float
-) -> Tensor:
-    """(2, B, K) weight of the wrong features in the boxes of each sample, and that of all."""
-    crops = [
-        (b, k, _framed(probabilities[b, k][box]), _framed(onehot[b, k][box].to(probabilities.dtype)))
-        for b, k in np.ndindex(*probabilities.shape[:2])
-        for box in boxes[b]
+def _crops(probabilities: Tensor, onehot: Tensor, boxes: Sequence[Sequence[tuple[slice, ...]]]) -> Tensor:
+    """(P, B, K, 2, ...) prediction and labels in the P boxes of each sample, on the CPU by a single transfer."""
+    structures = range(probabilities.shape[1])
+    pairs = [
+        torch.stack([probabilities[b, k][box], onehot[b, k][box].to(probabilities.dtype)])
+        for of_samples in zip(*boxes, strict=True)
+        for b, box in enumerate(of_samples)
+        for k in structures
+    ]
+    return torch.stack(pairs).cpu().unflatten(0, (-1, *probabilities.shape[:2]))
+
+
+def _wrong_and_all(crops: Tensor, power: float) -> Tensor:
+    """(2, B, K) weight of the wrong features in the boxes of each sample, and that of all; `crops` from `_crops`."""
+    framed = [
+        (b, k, _framed(crops[patch, b, k, 0]), _framed(crops[patch, b, k, 1]))
+        for patch, b, k in np.ndindex(*crops.shape[:3])
     ]
     # Sublevel sets of 1 - p are superlevel sets of p.
-    arrays = [[_inverted(crop[side]) for crop in crops] for side in (2, 3)]
-    sums = probabilities.new_zeros(2, *probabilities.shape[:2])
-    for (b, k, predicted, labelled), matching in zip(crops, betti_engine().compute_matching(*arrays), strict=True):
+    arrays = [[_inverted(pair[side]) for pair in framed] for side in (2, 3)]
+    sums = crops.new_zeros(2, *crops.shape[1:3])
+    for (b, k, predicted, labelled), matching in zip(framed, betti_engine().compute_matching(*arrays), strict=True):
         at = torch.zeros_like(sums)
         at[:, b, k] = 1.0
         sums = sums + at * torch.stack(_weights(predicted, labelled, matching, power))[:, None, None]
@@ -125,7 +135,7 @@ def _framed(patch: Tensor) -> Tensor:
 
 
 def _inverted(framed: Tensor) -> NDArray[np.float64]:
-    return np.ascontiguousarray(1.0 - framed.detach().cpu().numpy().astype(np.float64) / _ANCHOR)
+    return np.ascontiguousarray(1.0 - framed.detach().numpy().astype(np.float64) / _ANCHOR)
 
 
 def _weights(predicted: Tensor, labelled: Tensor, matching: Any, power: float) -> tuple[Tensor, Tensor]:
@@ -154,5 +164,4 @@ def _values_at(image: Tensor, where: NDArray[np.int64]) -> Tensor:
     """Values at (N, axes) positions; the engine gives arrays of no position with strides that torch refuses."""
     if not len(where):
         return image.new_zeros(0)
-    index = torch.from_numpy(np.ascontiguousarray(where)).to(image.device)
-    return image[tuple(index.T)]
+    return image[tuple(torch.from_numpy(np.ascontiguousarray(where)).T)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -54,9 +55,8 @@ class _WorstNeighbour(torch.autograd.Function):
 def _worst(scores: Tensor, member: Tensor, valid: Tensor | None, radius: int) -> Tensor:
     kept = member if valid is None else member & valid
     outside = ~member if valid is None else ~member & valid
-    infinity = scores.new_tensor(float("inf"))
-    lowest = -_maximum(torch.where(kept, -scores, -infinity), radius)
-    highest = _maximum(torch.where(outside, scores, -infinity), radius)
+    lowest = -_maximum(torch.where(kept, -scores, -math.inf), radius)
+    highest = _maximum(torch.where(outside, scores, -math.inf), radius)
     result = torch.where(member, lowest, highest)
     return result if valid is None else torch.where(valid, result, scores)
 

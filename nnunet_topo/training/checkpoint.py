@@ -83,20 +83,21 @@ def write_checkpoint(checkpoint: Mapping[str, Any], file: str | Path, *, keep_la
         ) from error
 
 
-def read_checkpoint(file: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def read_checkpoint(file: str | Path) -> dict[str, Any]:
     """Contents of one of nnU-Net's or our checkpoints, refusing anything that would run code.
 
-    The section `nnunet_topo` is there in any case, empty when stock nnU-Net wrote the file.
+    The section `nnunet_topo` is there in any case, empty when stock nnU-Net wrote the file. All tensors are on the CPU:
+    a GPU need not hold a checkpoint beside the network, and AdamW's counters of steps must not come back on one, where
+    every parameter would make every step wait.
 
     Args:
         file: a `checkpoint_*.pth`.
-        device: where its tensors go.
 
     Raises:
         CheckpointError: the file is missing, damaged, holds unsafe objects or is no nnU-Net checkpoint.
     """
     try:
-        checkpoint = _load(file, device)
+        checkpoint = _load(file)
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint: expected a file, got none. {file}. Check the path.") from error
     except pickle.UnpicklingError as error:
@@ -127,7 +128,7 @@ def read_checkpoint(file: str | Path, device: torch.device | str = "cpu") -> dic
     return checkpoint
 
 
-def _load(file: str | Path, device: torch.device | str) -> Any:
+def _load(file: str | Path) -> Any:
     if zipfile.is_zipfile(file):
         # torch notices a missing end, but no wrong bytes in the middle.
         with zipfile.ZipFile(file) as archive:
@@ -136,10 +137,10 @@ def _load(file: str | Path, device: torch.device | str) -> Any:
             raise zipfile.BadZipFile(f"wrong checksum of '{damaged}'")
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            return torch.load(file, map_location=device, weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if _refused_global(error) and os.environ.get(TRUST_VARIABLE, "").strip() == "1":
-            return torch.load(file, map_location=device, weights_only=False)
+            return torch.load(file, map_location="cpu", weights_only=False)
         raise
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nnunet_topo.errors import CheckpointError
 from nnunet_topo.training.checkpoint import (
     BEST,
@@ -105,7 +103,7 @@ def clear_leftovers(folder: str | Path) -> None:
         file.unlink()
 
 
-def newest_valid(folder: str | Path, device: torch.device | str = "cpu") -> Choice:
+def newest_valid(folder: str | Path) -> Choice:
     """The newest checkpoint of a fold that can be read as a whole and resumed.
 
     A whole `checkpoint_final.pth` is the end of a run, so nothing is newer. Of the others the one that got furthest
@@ -113,7 +111,6 @@ def newest_valid(folder: str | Path, device: torch.device | str = "cpu") -> Choi
 
     Args:
         folder: the fold's.
-        device: where the tensors go.
     """
     usable: dict[str, dict[str, Any]] = {}
     rejected: dict[str, str] = {}
@@ -122,7 +119,7 @@ def newest_valid(folder: str | Path, device: torch.device | str = "cpu") -> Choi
         if not file.is_file():
             continue
         try:
-            checkpoint = read_checkpoint(file, device)
+            checkpoint = read_checkpoint(file)
             require_resumable(checkpoint, file)
         except CheckpointError as error:
             rejected[name] = str(error)
@@ -147,19 +144,18 @@ def _progress(checkpoint: Mapping[str, Any]) -> tuple[int, int]:
     return int(checkpoint["current_epoch"]), int(position.get("steps", 0))
 
 
-def choose(folder: str | Path, device: torch.device | str, say: Callable[[str], object]) -> Choice:
+def choose(folder: str | Path, say: Callable[[str], object]) -> Choice:
     """The checkpoint that `--c` goes on from, said aloud with what was rejected and why.
 
     Args:
         folder: the fold's.
-        device: where the tensors go.
         say: writes a line into the log.
 
     Raises:
         CheckpointError: there is none, where stock nnU-Net would silently start anew, and NNUNET_TOPO_ALLOW_FRESH is
             not 1. The reason of every file that was rejected is named.
     """
-    choice = newest_valid(folder, device)
+    choice = newest_valid(folder)
     for name, reason in choice.rejected.items():
         say(f"[topo] --c: {name} rejected, {reason}")
     if choice.file is not None:

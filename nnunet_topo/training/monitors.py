@@ -107,7 +107,8 @@ class Monitors:
             label_targets=label_targets_for(trainer, tuple(targets)),
             seed=recipe.monitor.seed,
         )
-        return cls(patches, terms, reference_weights(recipe))
+        on_device = {name: term.to(trainer.device) for name, term in terms.items()}
+        return cls(patches, on_device, reference_weights(recipe))
 
     def measure_epoch(self, trainer: nnUNetTrainerTopo) -> None:
         """Fill `monitors`, `reference_terms` and where asked for `conflict` of the trainer's epoch record."""

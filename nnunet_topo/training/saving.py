@@ -54,13 +54,13 @@ def load(trainer: nnUNetTrainerTopo, named: str | Path | dict[str, Any]) -> None
     if isinstance(named, dict):
         file, checkpoint = "a checkpoint in memory", named
     elif _is_for_going_on(trainer, Path(named)):
-        choice = choose(trainer.output_folder, trainer.device, trainer.print_to_log_file)
+        choice = choose(trainer.output_folder, trainer.print_to_log_file)
         trainer.choice = replace(choice, checkpoint={})  # it is large, and nnU-Net writes what a trainer holds down
         if choice.file is None:
             return
         file, checkpoint = str(choice.file), choice.checkpoint
     else:
-        file, checkpoint = str(named), read_checkpoint(named, trainer.device)
+        file, checkpoint = str(named), read_checkpoint(named)
     section = checkpoint.get(TOPO_KEY, {})
     continues = trainer.continue_training
     resolved = against_checkpoint(trainer.resolved, section.get("recipe"), continue_training=continues, file=file)

@@ -150,7 +150,7 @@ class nnUNetTrainerTopo(nnUNetTrainer):
     def _build_loss(self) -> nn.Module:
         scales = self._get_deep_supervision_scales()
         compiled = self._do_i_compile()
-        return build_loss(
+        loss = build_loss(
             self.recipe,
             self.label_manager,
             spacing_mm=self.patch_spacing(),
@@ -159,6 +159,7 @@ class nnUNetTrainerTopo(nnUNetTrainer):
             is_ddp=self.is_ddp,
             stock=super()._build_loss,
         )
+        return loss.to(self.device)  # buffers of the user's own terms, such as class weights
 
     def patch_spacing(self) -> tuple[float, ...]:
         """Spacing in mm of the patch's axes; a 2-D configuration may list the slice distance before them."""
@@ -271,7 +272,7 @@ class nnUNetTrainerTopo(nnUNetTrainer):
 
     def terms_of(self, loss: Tensor) -> dict[str, Tensor]:
         """Unweighted value of every active term of the last forward pass."""
-        return dict(self.loss.values) if isinstance(self.loss, CompoundLoss) else {NNUNET_TERM: loss}
+        return dict(self.loss.values) if isinstance(self.loss, CompoundLoss) else {NNUNET_TERM: loss.detach()}
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """nnU-Net's own end; the means of the terms go into the epoch's record."""

@@ -116,10 +116,20 @@ def test_a_budget_ends_the_patches_early(monkeypatch):
     assert len({round(value, 4) for value in cut}) == 3
 
 
+def test_the_clock_starts_when_the_patches_are_there(monkeypatch):
+    """On a GPU they come only once the network's forward pass is done, which is no part of the budget."""
+    order, crops = [], loss_module._crops
+    monkeypatch.setattr(loss_module, "_crops", lambda *tensors: order.append("patches") or crops(*tensors))
+    monkeypatch.setattr(loss_module, "perf_counter", lambda: order.append("clock") or 0.0)
+    betti_matching_loss(torch.rand(1, 1, 9, 9), torch.ones(1, 1, 9, 9) > 0, size=4, patches=2, budget_ms=1)
+    assert order[:2] == ["patches", "clock"]
+    assert order.count("patches") == 1
+
+
 def first_patches(p, y, count):
     """Value over the first of four patches of each sample."""
     boxes = loss_module._boxes(p.shape[2:], len(p), 6, 4, 0)
-    wrong, everything = loss_module._wrong_and_all(p, y, [of_sample[:count] for of_sample in boxes], 4.0)
+    wrong, everything = loss_module._wrong_and_all(loss_module._crops(p, y, boxes)[:count], 4.0)
     return (wrong / everything).mean().item()
 
 
