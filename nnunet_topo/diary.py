@@ -163,7 +163,8 @@ def recipe_from_diary(path: str | os.PathLike[str]) -> tuple[Recipe, list[str]]:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"diary: expected a readable YAML file, got {reason}. {path}. Check the path.") from error
+        mend = "Save it as UTF-8 text." if isinstance(error, UnicodeDecodeError) else "Check the path."
+        raise ConfigError(f"diary: expected a readable YAML file, got {reason}. {path}. {mend}") from error
     mapping = parse_yaml(content, str(path))
     if not isinstance(mapping, Mapping):
         Where("diary", str(path)).fail("a mapping of keys to values", mapping)

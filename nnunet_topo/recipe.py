@@ -351,7 +351,8 @@ def load_recipe(name_or_path: str | os.PathLike[str]) -> Recipe:
         content = path.expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, RuntimeError) as error:  # RuntimeError: the home of an unknown user
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"recipe: expected a readable YAML file, got {reason}. {path}. Check the path.") from error
+        mend = "Save it as UTF-8 text." if isinstance(error, UnicodeDecodeError) else "Check the path."
+        raise ConfigError(f"recipe: expected a readable YAML file, got {reason}. {path}. {mend}") from error
     mapping = parse_yaml(content, str(path))
     if mapping is None:
         raise ConfigError(f"recipe: expected the keys 'name' and 'phases', got an empty file. {path}. Write them.")

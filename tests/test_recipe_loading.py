@@ -43,6 +43,9 @@ def test_missing_file_and_folder(tmp_path):
         load_recipe(tmp_path / "absent.yaml")
     with pytest.raises(ConfigError, match="directory"):
         load_recipe(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes("name: café".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin\.yaml\. Save it as UTF-8 text"):
+        load_recipe(tmp_path / "latin.yaml")
 
 
 @pytest.mark.parametrize(

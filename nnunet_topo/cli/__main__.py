@@ -21,6 +21,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="nnunet-topo",
         description="Topology-aware training for nnU-Net v2. Training, prediction and model selection are nnU-Net's "
         "own commands (-tr nnUNetTrainerTopoProgressive); here is what goes around them.",
+        epilog="Exit status: 0; 1 after an error, which is one line on standard error, and where a subcommand says so; "
+        "2 after wrong usage. 'nnunet-topo SUBCOMMAND --help' has the details.",
     )
     parser.add_argument("--version", action="version", version=f"nnunet-topo {__version__}")
     subparsers = parser.add_subparsers(title="subcommands", metavar="SUBCOMMAND", required=True)
@@ -54,6 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The interpreter flushes once more on its way out, and would report the same error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # What only the machine knows: a full disk, a folder that may not be written to.
+        place = f" {error.filename}." if error.filename else ""
+        sys.stderr.write(
+            f"error: file: expected to read or write it, got {error.strerror or error}.{place} "
+            "Check its path, its permissions, and the room on the disk.\n"
+        )
+        return 1
     return int(status or 0)
 
 

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunet_topo.cli.arguments import add_processes, require_processes
+
 if TYPE_CHECKING:
     from nnunet_topo.evaluation.balance import Balance
 
@@ -41,20 +43,21 @@ def add_parser(subparsers: Any) -> None:
         help="name the folder that is balanced best, on the last line: the smallest median absolute log ratio of "
         "predicted to labelled foreground, among those without a failure in half of their cases",
     )
-    parser.add_argument("-np", dest="processes", type=int, default=2, metavar="N", help="processes; default: 2")
+    add_processes(parser, 2)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write, and choose."""
-    from nnunet_topo.data.raw import make_folder, write_json
-    from nnunet_topo.errors import ConfigError, DataError
+    from nnunet_topo.data.raw import make_folder, require_writable, write_json
+    from nnunet_topo.errors import DataError
     from nnunet_topo.evaluation.balance import measure_balance, select_balanced
     from nnunet_topo.training.journal import json_legal
 
-    if arguments.processes < 1:
-        raise ConfigError(f"-np: expected at least 1, got {arguments.processes}.")
+    require_processes(arguments)
+    if arguments.output:
+        require_writable(Path(arguments.output))
     balances = [
         measure_balance(
             arguments.ground_truth,

@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from nnunet_topo.cli.arguments import add_processes, require_processes
+
 if TYPE_CHECKING:
     from nnunet_topo.data.check import DatasetReport
 
@@ -22,13 +24,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "dataset.json does not declare, a mis-declared ignore label, missing tif side-cars, missing or damaged files, "
         "cases without foreground. Exit status 1 when there is an error.",
     )
-    parser.add_argument("-d", "--dataset", required=True, help="dataset id or name")
-    parser.add_argument("-c", "--configuration", nargs="+", help="configurations (default: all that were preprocessed)")
-    parser.add_argument("-p", "--plans", help="name of the plans, as in nnUNetPlans (default: all of the dataset)")
+    parser.add_argument("-d", "--dataset", required=True, metavar="ID", help="dataset id or name")
+    parser.add_argument(
+        "-c",
+        "--configuration",
+        nargs="+",
+        metavar="CONFIG",
+        help="configurations (default: all that were preprocessed)",
+    )
+    parser.add_argument(
+        "-p", "--plans", metavar="PLANS", help="name of the plans, as in nnUNetPlans (default: all of the dataset)"
+    )
     parser.add_argument("--raw-only", action="store_true", help="leave the preprocessed data out")
     parser.add_argument("--allow-empty", action="store_true", help="cases without foreground are only warnings")
     parser.add_argument("--strict", action="store_true", help="exit with status 1 on warnings, too")
-    parser.add_argument("-np", "--processes", type=int, default=min(4, os.cpu_count() or 1), help="cases read at once")
+    add_processes(parser, min(4, os.cpu_count() or 1))
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
@@ -41,8 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from nnunet_topo.errors import ConfigError
 
     folders = {name: os.environ.get(name) for name in ("nnUNet_raw", "nnUNet_preprocessed")}
-    if arguments.processes < 1:
-        raise ConfigError(f"-np: expected at least 1, got {arguments.processes}.")
+    require_processes(arguments)
     if arguments.raw_only:
         folders["nnUNet_preprocessed"] = None
         if arguments.configuration:

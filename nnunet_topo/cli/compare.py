@@ -17,7 +17,7 @@ def add_parser(subparsers: Any) -> None:
         "compare",
         help="compare results case by case, with a bootstrap interval",
         description="Pairs the cases of results with those of the first, the baseline: mean difference of each metric, "
-        "95 %% bootstrap interval over the cases, cases won, lost and tied. Says so when a difference is inside the "
+        "95 % bootstrap interval over the cases, cases won, lost and tied. Says so when a difference is inside the "
         "noise, and when the results do not hold the same cases.",
     )
     parser.add_argument(

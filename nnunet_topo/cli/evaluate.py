@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_topo.cli.arguments import add_processes, require_processes
+
 if TYPE_CHECKING:
     from nnunet_topo.evaluation.evaluate import Evaluation
 
@@ -31,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-o", "--output", metavar="OUT", help=f"a folder, or a file *.json (default: PRED_DIR/{SUMMARY_NAME}.json)"
     )
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="names of metrics (docs/metrics.md)")
-    parser.add_argument("--preset", help="a set of metrics: vesuvius, vessel or volumetric")
+    parser.add_argument("--preset", metavar="NAME", help="a set of metrics: vesuvius, vessel or volumetric")
     parser.add_argument(
         "--dataset-json", metavar="FILE", help="(default: beside the predictions or the ground truth, or above them)"
     )
@@ -43,16 +45,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--connectivity", type=int, choices=(26, 6, 8, 4), help="of the foreground (default: 26, in 2-D 8)"
     )
     parser.add_argument("--chill", action="store_true", help="cases without a prediction are fine")
-    parser.add_argument("-np", "--processes", type=int, default=min(4, os.cpu_count() or 1), help="cases at once")
+    add_processes(parser, min(4, os.cpu_count() or 1))
     parser.add_argument("--json", action="store_true", help="print what is written as JSON")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Score, write, print, and return the exit status."""
+    from nnunet_topo.data.raw import require_writable
     from nnunet_topo.evaluation.evaluate import evaluate_folders, write_evaluation
     from nnunet_topo.metrics.scores import TOLERANCE_MM
 
+    require_processes(arguments)
+    output = Path(arguments.output or arguments.predictions)
+    path = output if output.suffix == ".json" else output / f"{SUMMARY_NAME}.json"
+    if arguments.output or output.is_dir():
+        require_writable(path.parent)
     evaluation = evaluate_folders(
         arguments.ground_truth,
         arguments.predictions,
@@ -65,8 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
         ignore_label=arguments.ignore_label,
         chill=arguments.chill,
     )
-    output = Path(arguments.output or arguments.predictions)
-    path = output if output.suffix == ".json" else output / f"{SUMMARY_NAME}.json"
     table = write_evaluation(evaluation, path)
     for warning in evaluation.warnings:
         print(f"warning: {warning.case}: {warning.message}", file=sys.stderr)

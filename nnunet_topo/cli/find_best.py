@@ -8,6 +8,8 @@ import sys
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
+from nnunet_topo.cli.arguments import add_processes, require_processes
+
 if TYPE_CHECKING:
     from nnunet_topo.evaluation.find_best import BestConfiguration
 
@@ -56,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--disable_ensembling", action="store_true", help="compare single models only")
     parser.add_argument("--skip_untrained", action="store_true", help="leave out combinations that were not trained")
     parser.add_argument("--no_overwrite", action="store_true", help="use collected, ensembled and scored cases again")
-    parser.add_argument("-np", dest="processes", type=int, default=2, metavar="N", help="processes; default: 2")
+    add_processes(parser, 2)
     parser.add_argument("--json", action="store_true", help="print inference_information.json")
     parser.set_defaults(run=run)
 
@@ -73,8 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     from nnunet_topo.evaluation.judge import parse_judge
 
     judge = parse_judge(arguments.metric, arguments.guards)
-    if arguments.processes < 1:
-        raise ConfigError(f"-np: expected at least 1, got {arguments.processes}.")
+    require_processes(arguments)
     if len(set(arguments.folds)) < len(arguments.folds):
         raise ConfigError(f"-f: expected each fold once, got {' '.join(map(str, arguments.folds))}.")
 

@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand to the main parser."""
-    parser = subparsers.add_parser("recipe", help="list, show, check and import recipes")
+    parser = subparsers.add_parser(
+        "recipe",
+        help="list, show, check and import recipes",
+        description="A recipe is a YAML file with every setting of a training. docs/recipes.md has all keys.",
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="the recipes that come with the package")
     listing.set_defaults(run=run_list)
     show = actions.add_parser("show", help="a recipe with all defaults filled in, as YAML")
     show.add_argument("recipe", metavar="NAME", help="name of a recipe, or path of a YAML file")
     show.set_defaults(run=run_show)
-    check = actions.add_parser("check", help="validate a recipe file; exit status 1 when it is wrong")
+    check = actions.add_parser("check", help="validate a recipe; exit status 1 when it is wrong")
     check.add_argument("recipe", metavar="FILE", help="path of a YAML file, or name of a recipe")
     check.set_defaults(run=run_check)
     importer = actions.add_parser("import", help="turn a YAML file of the training diary into a recipe, on stdout")

@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from nnunet_topo.cli.arguments import add_processes, require_processes
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
@@ -27,22 +29,31 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--against", metavar="OTHER_RESULTS_DIR", type=Path, help="another run on the same cases to compare with"
     )
     parser.add_argument(
-        "--cases", metavar="N", type=int, default=3, help="worst cases in pictures, default %(default)s"
+        "--cases", metavar="N", type=int, default=3, help="worst cases in pictures (default: %(default)s)"
     )
     parser.add_argument(
         "--ground-truth", metavar="GT_DIR", type=Path, help="labels; default: where nnU-Net keeps the dataset's"
     )
-    parser.add_argument(
-        "-np", dest="processes", type=int, default=2, help="processes for scores that must be computed, default 2"
-    )
+    add_processes(parser, 2)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the page, and say where it is and what it says first."""
+    from nnunet_topo.data.raw import require_writable
+    from nnunet_topo.errors import ConfigError
     from nnunet_topo.evaluation.report import write_report
 
+    require_processes(arguments)
+    if arguments.output is not None:
+        if arguments.output.is_dir():
+            raise ConfigError(
+                f"-o: expected a file, got a folder. {arguments.output}. Add the file's name, report.html."
+            )
+        require_writable(arguments.output.parent)
+    elif arguments.results.is_dir():
+        require_writable(arguments.results)
     report = write_report(
         arguments.results,
         arguments.output,

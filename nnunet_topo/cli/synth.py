@@ -18,12 +18,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("-o", "--output", metavar="RAW", help="folder of raw datasets (default: nnUNet_raw)")
     parser.add_argument("--kind", default="scroll", help="scroll (default) or vessels")
-    parser.add_argument("-n", "--cases", type=int, default=8, help="training cases (default: 8)")
-    parser.add_argument("--test-cases", type=int, default=2, help="held-out cases with complete labels (default: 2)")
-    parser.add_argument("--size", type=int, default=64, help="edge length in voxels, 24 to 256 (default: 64)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
-    parser.add_argument("--spacing", type=float, nargs=3, default=(1.0, 1.0, 1.0), metavar=("Z", "Y", "X"))
-    parser.add_argument("--dataset-id", type=int, default=998, help="1 to 999 (default: 998)")
+    parser.add_argument("-n", "--cases", metavar="N", type=int, default=8, help="training cases (default: 8)")
+    parser.add_argument(
+        "--test-cases", metavar="N", type=int, default=2, help="held-out cases with complete labels (default: 2)"
+    )
+    parser.add_argument(
+        "--size", metavar="VOXELS", type=int, default=64, help="edge length in voxels, 24 to 256 (default: 64)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the generator, >= 0 (default: 0)")
+    parser.add_argument(
+        "--spacing",
+        type=float,
+        nargs=3,
+        default=(1.0, 1.0, 1.0),
+        metavar=("Z", "Y", "X"),
+        help="edge lengths of a voxel in mm: equal for a scroll, up to 10:1 for vessels (default: 1 1 1)",
+    )
+    parser.add_argument("--dataset-id", metavar="ID", type=int, default=998, help="1 to 999 (default: 998)")
     parser.add_argument("--name", help="name of the dataset (default: SyntheticScroll or SyntheticVessels)")
     parser.add_argument("--force", action="store_true", help="replace a dataset that this command wrote")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
@@ -32,11 +43,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the dataset and print where it is and what is in it."""
-    from nnunet_topo.data.raw import raw_root
+    from nnunet_topo.data.raw import raw_root, require_writable
     from nnunet_topo.data.synthetic import write_synthetic_dataset
 
+    root = raw_root(arguments.output)
+    require_writable(root)
     folder, rows = write_synthetic_dataset(
-        raw_root(arguments.output),
+        root,
         kind=arguments.kind,
         cases=arguments.cases,
         test_cases=arguments.test_cases,

@@ -19,7 +19,7 @@ from nnunet_topo.data.check_case import READ_ERRORS, CaseReport, Expected, check
 from nnunet_topo.data.check_description import check_description
 from nnunet_topo.data.check_finding import Finding, count_errors
 from nnunet_topo.data.check_layout import CaseFiles, list_cases, missing_channels, missing_sidecars
-from nnunet_topo.data.check_preprocessed import check_preprocessed
+from nnunet_topo.data.check_preprocessed import check_preprocessed, require_configurations
 from nnunet_topo.data.labels import declared_labels
 from nnunet_topo.data.raw import find_dataset, read_json
 from nnunet_topo.errors import ConfigError, DataError
@@ -88,7 +88,13 @@ def check_dataset(
         raise ConfigError(f"dataset: expected {dataset} in {places}, got no such folder. Check -d and nnUNet_raw.")
     if configurations is not None and preprocessed_folder is None:
         raise ConfigError(f"configuration: expected preprocessed data of {dataset}, got none. Preprocess it first.")
+    if preprocessed_folder is not None:
+        require_configurations(preprocessed_folder, plans_name, configurations)
     findings: list[Finding] = []
+    if raw is not None and raw_folder is None:
+        message = "expected the raw dataset, got no such folder: no image and no label of it was checked."
+        mend = "Point nnUNet_raw to the folder that holds it, unless only the preprocessed data is on this machine."
+        findings.append(Finding("warning", "missing-folder", str(raw / folder.name), message, mend))
     content = _description(folder / "dataset.json", findings)
     training: list[CaseFiles] = []
     test: list[CaseFiles] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def check_preprocessed(
     Raises:
         ConfigError: the plans, or a configuration, do not exist.
     """
+    require_configurations(folder, plans_name, configurations)
     findings = _check_description(folder / "dataset.json", dataset_json)
     identifiers: dict[str, str] = {}
     for path in _plans(folder, plans_name):
@@ -53,11 +55,6 @@ def check_preprocessed(
         except (DataError, KeyError, AttributeError, TypeError) as error:
             message = f"expected nnU-Net's plans, got {error!r}."
             findings.append(Finding("error", "unreadable", str(path), message, "Plan again."))
-    for name in configurations or ():
-        if name not in identifiers:
-            valid = ", ".join(identifiers) or "none"
-            hint = nearest(name, identifiers)
-            raise ConfigError(f"configuration: expected one of the plans' ({valid}), got {name!r}. {folder}.{hint}")
     for identifier in dict.fromkeys(identifiers[name] for name in configurations or identifiers):
         data = folder / identifier
         if data.is_dir():
@@ -67,6 +64,24 @@ def check_preprocessed(
             findings.append(Finding("error", "missing-preprocessed", str(data), message, _AGAIN))
     findings += _check_splits(folder / "splits_final.json", raw_cases)
     return findings
+
+
+def require_configurations(folder: Path, plans_name: str | None, configurations: Sequence[str] | None) -> None:
+    """Refuse names of plans and configurations that do not exist, before any case is read.
+
+    Raises:
+        ConfigError: the plans, or a configuration, do not exist.
+    """
+    known: list[str] = []
+    for path in _plans(folder, plans_name):
+        # Plans that cannot be read are a finding, not a wrong argument.
+        with contextlib.suppress(DataError, KeyError, AttributeError, TypeError):
+            known += _data_identifiers(read_json(path))
+    for name in configurations or ():
+        if name not in known:
+            valid = ", ".join(dict.fromkeys(known)) or "none"
+            hint = nearest(name, known)
+            raise ConfigError(f"configuration: expected one of the plans' ({valid}), got {name!r}. {folder}.{hint}")
 
 
 def label_names(dataset_json: Mapping[str, Any]) -> dict[int, str]:

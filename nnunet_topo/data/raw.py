@@ -55,9 +55,21 @@ def make_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"output folder: expected a place to write to, got {error}. {path}. Choose another."
+            f"output folder: expected a place to write to, got {error.strerror}. {path}. Choose another."
         ) from error
     return path
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse an output folder that could not be made or written to, before work whose result belongs there.
+
+    Raises:
+        ConfigError: the folder, or the nearest one above it that exists, is a file or may not be written to.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        found = "a folder without permission to write" if place.is_dir() else "a file"
+        raise ConfigError(f"output folder: expected a place to write to, got {found}. {place}. Choose another.")
 
 
 def datasets_with_id(root: Path, dataset_id: int) -> list[Path]:
@@ -273,4 +285,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path.name}: expected a readable JSON file, got {error}. {path}.") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(
+            f"{path.name}: expected a readable JSON file, got: {reason}. {path}. Check the path, or restore the file."
+        ) from error

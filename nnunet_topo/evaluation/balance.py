@@ -171,7 +171,7 @@ def measure_balance(
     known = foreground = None
     ignore = ignore_label
     if content is not None:
-        system = label_system(content)
+        system = label_system(content, ignore_label)
         known, ignore = system.known, system.ignore_label
         foreground = frozenset(known or ()) - {0, ignore}
     if label is not None:

@@ -76,7 +76,7 @@ def dataset_name(dataset: str | int) -> str:
             )
     try:
         return str(maybe_convert_to_dataset_name(dataset))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # ValueError: neither a number nor Dataset...
         raise ConfigError(
             f"dataset: expected an id or a name, got '{dataset}'. {' '.join(str(error).split())}"
         ) from error
@@ -111,7 +111,9 @@ def trained_models(
     for name in plans:
         file = preprocessed / f"{name}.json"
         if not file.is_file():
-            raise ConfigError(f"-p: expected the name of a plans file, got '{name}'. {file} does not exist.")
+            raise ConfigError(
+                f"-p: expected the name of a plans file, got '{name}'. {file} does not exist. Check the dataset and -p."
+            )
         known[name] = PlansManager(read_json(file)).available_configurations
     models = [
         Model(trainer, name, configuration)

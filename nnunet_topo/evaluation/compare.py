@@ -320,4 +320,4 @@ def _direction(key: str) -> bool | None:
 def _some(cases: Sequence[str] | Scores) -> str:
     names = list(cases)
     more = f" and {len(names) - _NAMED_CASES} more" if len(names) > _NAMED_CASES else ""
-    return ", ".join(names[:_NAMED_CASES]) + more
+    return (", ".join(names[:_NAMED_CASES]) or "none") + more

@@ -106,7 +106,7 @@ def evaluate_folders(
     ground_truth, prediction = Path(ground_truth_folder), Path(prediction_folder)
     source = dataset_json if dataset_json is not None else find_dataset_json(ground_truth, prediction)
     content = load_dataset_json(source) if source is not None else _VESUVIUS if preset == "vesuvius" else None
-    system = label_system(content) if content is not None else None
+    system = label_system(content, ignore_label) if content is not None else None
     pair = pair_folders(ground_truth, prediction, content, cases=cases)
     system = system or _labels_found(pair, ignore_label, processes, progress)
     settings = Settings(pair.reader, system, names, tolerance_mm, connectivity)

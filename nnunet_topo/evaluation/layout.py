@@ -76,16 +76,18 @@ def load_dataset_json(source: str | os.PathLike[str] | Mapping[str, Any]) -> Map
     return content
 
 
-def label_system(content: Mapping[str, Any]) -> LabelSystem:
+def label_system(content: Mapping[str, Any], ignore_label: int | None = None) -> LabelSystem:
     """Labels or regions as nnU-Net reads them from dataset.json.
 
     Args:
         content: of dataset.json.
+        ignore_label: what the caller takes it for; None where dataset.json alone decides.
 
     Returns:
         Foreground labels, or regions where there are any.
 
     Raises:
+        ConfigError: another ignore label was asked for than the one in dataset.json.
         DataError: nnU-Net would refuse these labels.
     """
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -102,6 +104,11 @@ def label_system(content: Mapping[str, Any]) -> LabelSystem:
         structures = tuple(int(label) for label in manager.foreground_labels)
     if not structures:
         raise DataError("labels: expected at least one besides the background, got none. dataset.json.")
+    if ignore_label not in (None, manager.ignore_label):
+        raise ConfigError(
+            f"ignore_label: expected that of dataset.json or preset ({manager.ignore_label}), got {ignore_label}. "
+            "Leave it out, or correct the labels in dataset.json."
+        )
     return LabelSystem(structures, known, manager.ignore_label)
 
 
@@ -129,7 +136,8 @@ def pair_folders(
     """
     for name, folder in (("ground truth", ground_truth), ("prediction", prediction)):
         if not folder.is_dir():
-            raise ConfigError(f"{name} folder: expected a folder, got no such folder. {folder}. Check the path.")
+            found = "a file" if folder.exists() else "no such folder"
+            raise ConfigError(f"{name} folder: expected a folder, got {found}. {folder}. Check the path.")
     ending = _file_ending(ground_truth, content)
     expected, predicted = _names(ground_truth, ending), _names(prediction, ending)
     if cases is not None:

@@ -54,7 +54,7 @@ def summary_file(path: str | os.PathLike[str]) -> Path:
         if candidate.is_file():
             return candidate
     raise DataError(
-        f"summary: expected a summary.json, or a folder that holds one, got neither. {place}. "
+        f"summary: expected a summary.json, a folder that holds one, or a fold's folder, got none. {place}. "
         "Make one with 'nnunet-topo evaluate GT_DIR PRED_DIR'."
     )
 

@@ -88,3 +88,9 @@ def test_bad_arguments(folders: dict[str, str], capsys: pytest.CaptureFixture[st
     assert "truthx" in capsys.readouterr().err
     assert main(["balance", folders["truth"], folders["good"], "-np", "0"]) == 1
     assert "-np" in capsys.readouterr().err
+    target = str(Path(folders["good"]) / "c0.nii.gz" / "out")
+    assert main(["balance", folders["truth"], folders["good"], "-o", target, "-np", "1"]) == 1
+    assert "expected a place to write to, got a file." in capsys.readouterr().err
+    # Before anything is counted: it comes first.
+    assert main(["balance", folders["truth"] + "x", folders["good"], "-o", target, "-np", "1"]) == 1
+    assert "expected a place to write to, got a file." in capsys.readouterr().err

@@ -88,3 +88,29 @@ def test_wrong_arguments_are_config_errors(folder, monkeypatch):
     monkeypatch.delenv("nnUNet_raw")
     with pytest.raises(ConfigError, match="not set"):
         call("-d", 9)
+
+
+def test_names_are_checked_before_any_case_is_read(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    place = tmp_path / "preprocessed" / folder.name
+    place.mkdir(parents=True)
+    plans = {"configurations": {"2d": {"data_identifier": "a"}, "3d_fullres": {"data_identifier": "b"}}}
+    (place / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (place / "otherPlans.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"\(2d, 3d_fullres\), got '3d_fulres'.*Did you mean '3d_fullres'"):
+        call("-d", 9, "-c", "3d_fulres", "-np", 1)
+    with pytest.raises(ConfigError, match="plans: expected one of nnUNetPlans, otherPlans, got 'Plan'"):
+        call("-d", 9, "-p", "Plan", "-np", 1)
+    assert "reading cases" not in capsys.readouterr().err
+
+
+def test_preprocessed_data_alone_is_checked_with_a_warning(folder, tmp_path, monkeypatch, capsys):
+    place = tmp_path / "preprocessed" / folder.name
+    place.mkdir(parents=True)
+    (place / "dataset.json").write_bytes((folder / "dataset.json").read_bytes())
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "mistyped"))
+    assert call("-d", 9, "-np", 1, "--json") == 0
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (finding["severity"], finding["check"]) == ("warning", "missing-folder")
+    assert finding["file"] == str(tmp_path / "mistyped" / folder.name)

@@ -91,6 +91,19 @@ def test_what_cannot_begin_is_one_line(folders: Folders, tmp_path: Path, capsys)
     assert capsys.readouterr().err.startswith("error: metric: expected one of")
     (tmp_path / "file").write_text("")
     assert run(folders, "-o", str(tmp_path / "file" / "out")) == 1
-    assert "error: output folder: expected a place to write to" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert (
+        said
+        == f"error: output folder: expected a place to write to, got a file. {tmp_path / 'file'}. Choose another.\n"
+    )
+    assert run(folders, "-np", "0") == 1
+    assert capsys.readouterr().err.startswith("error: -np: expected at least 1, got 0.")
+    assert run(folders, "--ignore-label", "1") == 1
+    assert "error: ignore_label: expected that of dataset.json or preset (2), got 1." in capsys.readouterr().err
+    assert run(folders, "--ignore-label", "2", "--metrics", "dice") == 0
+    capsys.readouterr()
     assert main(["evaluate", str(tmp_path / "nowhere"), str(folders.predictions)]) == 1
     assert "ground truth folder: expected a folder, got no such folder" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "file"), str(folders.predictions)]) == 1
+    assert "ground truth folder: expected a folder, got a file." in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()

@@ -13,6 +13,8 @@ import nnunet_topo
 from nnunet_topo.cli import __main__ as command
 from nnunet_topo.errors import ConfigError
 
+NAMES = ["plan", "recipe", "check", "evaluate", "compare", "find-best", "balance", "report", "synth", "doctor"]
+
 
 @pytest.fixture
 def subcommand(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[argparse.Namespace], int]], None]:
@@ -45,7 +47,18 @@ def test_help_names_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit, match="0"):
         command.main(["--help"])
     shown = capsys.readouterr().out
-    assert all(f"\n    {name} " in shown for name in ("plan", "recipe", "check", "synth", "doctor"))
+    assert all(f"\n    {name}" in shown for name in NAMES)
+    assert "Exit status: 0; 1 after an error" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_subcommand_has_a_description_and_shows_no_escapes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        command.main([name, "--help"])
+    usage, description, *_ = capsys.readouterr().out.split("\n\n")
+    assert usage.startswith(f"usage: nnunet-topo {name}")
+    assert description[0].isupper()
+    assert "%" not in description.replace("95 %", "")
 
 
 def test_help_needs_neither_torch_nor_nnunet() -> None:
@@ -78,6 +91,29 @@ def test_an_error_of_ours_is_one_line_without_traceback(
     subcommand(fail)
     assert command.main(["act"]) == 1
     assert capsys.readouterr().err == "error: epochs: expected an integer >= 1, got 0. r.yaml. Set it.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/data/plans.json"),
+            "got Permission denied. /data/plans.json. Check",
+        ),
+        (OSError(28, "No space left on device"), "got No space left on device. Check"),
+    ],
+)
+def test_what_the_file_system_refuses_is_one_line(
+    error: OSError, said: str, subcommand: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(arguments: argparse.Namespace) -> int:
+        raise error
+
+    subcommand(fail)
+    assert command.main(["act"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: file: expected")
+    assert said in line
 
 
 def test_an_error_that_is_not_ours_keeps_its_traceback(subcommand: Callable) -> None:

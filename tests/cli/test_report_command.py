@@ -50,3 +50,16 @@ def test_it_says_what_it_found_and_where_the_page_is(folders, capsys):
 def test_what_cannot_be_reported_on_gives_1(folders, capsys):
     assert main(["report", str(folders / "predictions")]) == 1
     assert "--ground-truth" in capsys.readouterr().err
+    assert main(["report", str(folders), "-np", "0"]) == 1
+    assert "-np: expected at least 1, got 0" in capsys.readouterr().err
+
+
+def test_the_page_has_a_place_before_it_is_made(folders, capsys, monkeypatch):
+    monkeypatch.setattr("nnunet_topo.evaluation.report.write_report", lambda *args, **kwargs: pytest.fail("too late"))
+    assert main(["report", str(folders / "predictions"), "-o", str(folders)]) == 1
+    assert f"-o: expected a file, got a folder. {folders}. Add" in capsys.readouterr().err
+    assert main(["report", str(folders / "predictions"), "-o", str(folders / "labels" / "case.tif" / "page.html")]) == 1
+    assert "expected a place to write to, got a file" in capsys.readouterr().err
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert main(["report", str(folders / "predictions")]) == 1
+    assert "got a folder without permission to write" in capsys.readouterr().err

@@ -50,3 +50,9 @@ def test_wrong_arguments_are_config_errors(tmp_path):
     with pytest.raises(ConfigError, match="--force"):
         call("-o", tmp_path, "-n", 1, "--size", 24)
     assert call("-o", tmp_path, "-n", 1, "--size", 24, "--test-cases", 0, "--force") == 0
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=f"expected a place to write to, got a file. {tmp_path / 'file'}. Choose"):
+        call("-o", tmp_path / "file" / "raw", "--size", 24, "-n", 1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from nnunet_topo.data.raw import (
     place_file,
     read_json,
     remove_other_cases,
+    require_writable,
     write_dataset_json,
     write_json,
     write_spacing_sidecar,
@@ -130,5 +132,20 @@ def test_json_is_replaced_as_a_whole(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=r"a\.json: expected a readable JSON file"):
         read_json(path)
-    with pytest.raises(DataError, match=str(tmp_path)):
+    with pytest.raises(DataError, match=rf"got: No such file or directory\. {tmp_path / 'absent.json'}\. Check"):
         read_json(tmp_path / "absent.json")
+
+
+def test_a_place_to_write_to_need_not_exist_but_must_be_possible(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    require_writable(tmp_path)
+    require_writable(tmp_path / "not" / "yet")
+    monkeypatch.chdir(tmp_path)
+    require_writable(Path("not") / "yet")
+    assert os.listdir(tmp_path) == ["file"]
+    for place in (tmp_path / "file", tmp_path / "file" / "below", Path("file") / "below"):
+        with pytest.raises(ConfigError, match=r"got a file\. .*file\. Choose another"):
+            require_writable(place)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(ConfigError, match=rf"without permission to write\. {tmp_path}\. Choose"):
+        require_writable(tmp_path / "not" / "yet")

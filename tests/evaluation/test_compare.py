@@ -193,6 +193,14 @@ def test_a_file_of_another_shape_is_refused(tmp_path: Path, content: str, messag
         compare_summaries(file, file)
 
 
+def test_a_file_without_cases_is_named(tmp_path: Path) -> None:
+    first = write(tmp_path / "a", dice([0.5] * 6))
+    empty = tmp_path / "empty.json"
+    empty.write_text('{"metric_per_case": []}')
+    with pytest.raises(DataError, match=rf"cases: expected some that both results hold.* {empty} holds none\. Compare"):
+        compare_summaries(first, empty)
+
+
 def test_a_folder_without_scores_says_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nnunet-topo evaluate"):
         compare_summaries(tmp_path, tmp_path)

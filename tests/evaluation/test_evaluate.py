@@ -271,6 +271,7 @@ def test_settings_are_checked_before_anything_is_read(tmp_path: Path) -> None:
         ({"processes": 0}, "processes: expected at least 1"),
         ({"tolerance_mm": math.nan}, "tolerance_mm: expected a number >= 0"),
         ({"connectivity": 18}, "connectivity: expected 26 or 6"),
+        ({"ignore_label": 1}, r"ignore_label: expected that of dataset\.json or preset \(None\), got 1"),
     ):
         with pytest.raises(ConfigError, match=message):
             evaluate(folders, **options)

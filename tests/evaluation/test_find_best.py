@@ -388,8 +388,9 @@ def test_bad_arguments(
 
 
 def test_an_unknown_dataset_is_named(two_models: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["find-best", "951", *BOTH, "--metric", "dice"]) == 1
-    assert "951" in capsys.readouterr().err.splitlines()[-1]
+    for name in ("951", "Dataset951_Nothing", "nothing"):
+        assert main(["find-best", name, *BOTH, "--metric", "dice"]) == 1
+        assert name in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_fold_all_is_no_cross_validation(two_models: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
