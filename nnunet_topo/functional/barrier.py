@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label
+
+from nnunet_topo.functional.components import label_components
 
 Ids = NDArray[np.unsignedinteger]
 
@@ -34,39 +35,40 @@ def separation_barrier(
     result = np.zeros(onehot.shape, dtype=np.uint8)
     for structure, barrier in zip(onehot, result, strict=True):
         inside = structure if valid is None else structure & valid
-        # cc3d would be faster, but version 4.1 fails on some patterns in arrays of one row.
-        components, count = label(inside, np.ones((3,) * inside.ndim))
+        components, count = label_components(inside)
         if count < 2:
             continue
-        lowest, highest = _nearest(components, count)
-        disputed = lowest != highest
-        counted = np.ones_like(inside) if valid is None else valid
-        owned = counted & ~disputed
-        most = largest_neighbour(np.where(owned, highest, 0))
-        least = count + 1 - largest_neighbour(np.where(owned, count + 1 - lowest, 0))
+        highest, lowest, total = _nearest(components, count)
+        disputed = highest != total - lowest
+        owned = ~disputed if valid is None else valid & ~disputed
+        most, least = largest_neighbour(highest * owned), largest_neighbour(lowest * owned)
         # Where most > 0 an owned voxel is near.
-        barrier[...] = np.where(disputed, most > 0, most != least) & counted & ~inside
+        meeting = (disputed | (most != total - least)) & (most > 0) & ~inside
+        barrier[...] = meeting if valid is None else meeting & valid
     return result
 
 
-def _nearest(components: NDArray[np.integer], count: int) -> tuple[Ids, Ids]:
-    """The lowest and the highest number among the components nearest to each voxel, in steps between face neighbours.
+def _nearest(components: NDArray[np.integer], count: int) -> tuple[Ids, Ids, np.unsignedinteger]:
+    """The highest number among the components nearest to each voxel, in steps between face neighbours, and the lowest.
 
-    One minimum over steps * base + number settles both: the fewest steps, and the lowest number among those.
+    The lowest comes as total - number, the total last. One minimum over steps * (total + 1) + number settles the fewest
+    steps and the lowest number among those; over steps * (total + 1) + total - number the highest.
     """
-    base = 1 << (count + 1).bit_length()
-    far = (sum(components.shape) + 1) * base
-    dtype = np.uint32 if 2 * far < 2**32 else np.uint64
-    keys = np.stack([components, base - 1 - components]).astype(dtype)
-    keys[:, components == 0] = far
+    total = (1 << (count + 1).bit_length()) - 1  # all bits set, and more than any number
+    far = sum(components.shape) * (total + 1)  # more steps than any
+    dtype = np.min_scalar_type(far + 2 * (total + 1)).type
+    numbers = components.astype(dtype)
+    keys = np.stack([dtype(total) - numbers, numbers]) + (numbers == 0) * dtype(far)
     for axis in range(1, keys.ndim):
-        planes = np.ascontiguousarray(np.moveaxis(keys, axis, 0))
+        if axis == keys.ndim - 1:  # swapped with the axis before: steps from plane to plane are faster
+            keys = np.ascontiguousarray(keys.swapaxes(-1, -2))
+        planes = np.moveaxis(keys, min(axis, keys.ndim - 2), 0)
         for line in (planes, planes[::-1]):
             for i in range(1, len(line)):
-                np.minimum(line[i], line[i - 1] + dtype(base), out=line[i])
-        keys = np.moveaxis(planes, 0, axis)
-    numbers = (np.ascontiguousarray(keys) & dtype(base - 1)).astype(np.uint16 if base < 2**16 else dtype)
-    return numbers[0], numbers.dtype.type(base - 1) - numbers[1]
+                np.minimum(line[i], line[i - 1] + dtype(total + 1), out=line[i])
+    ids = (~keys & dtype(total)).astype(np.min_scalar_type(total))
+    highest, lowest = np.ascontiguousarray(ids.swapaxes(-1, -2))
+    return highest, lowest, ids.dtype.type(total)
 
 
 def largest_neighbour(values: NDArray[Any]) -> NDArray[Any]:

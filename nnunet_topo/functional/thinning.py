@@ -1,6 +1,6 @@
 """Skeletons and medial surfaces of binary masks by symmetric, topology-preserving thinning.
 
-The voxels are packed eight to a byte and every test is a formula of bitwise operations on whole blocks of them, so that
+The voxels are packed 16 to a word and every test is a formula of bitwise operations on whole blocks of them, so that
 a 128^3 patch takes some tens of milliseconds in numpy alone.
 """
 
@@ -15,14 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_topo.errors import ShapeError
+from nnunet_topo.functional.elongation import not_elongated
 
-_Bytes = NDArray[np.uint8]
+_Words = NDArray[np.uint16]
 _Offset = tuple[int, int, int]
-_Positions = NDArray[np.intp]
-_View = Callable[[_Offset], _Bytes]
+_Positions = NDArray[np.intp] | slice
+_View = Callable[[_Offset], _Words]
+_Cliques = Iterator[tuple[Sequence[_Offset], _Words]]
+_Kind = Callable[[_View, _View, _View], _Cliques]
 
-_ELONGATION = 2  # times as long: whole number
-_FLOODS = 4
+_WORD = np.dtype("<u2")
+_BITS = 8 * _WORD.itemsize
+_DENSE = 4  # one word in four
 _AROUND: tuple[_Offset, ...] = tuple(product((-1, 0, 1), (-1, 0, 1), (-1, 0, 1)))
 _HERE: _Offset = (0, 0, 0)
 _AXES: tuple[tuple[_Offset, _Offset, _Offset], ...] = (
@@ -31,6 +35,7 @@ _AXES: tuple[tuple[_Offset, _Offset, _Offset], ...] = (
     ((0, 0, 1), (1, 0, 0), (0, 1, 0)),
 )
 _FACES: tuple[_Offset, ...] = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
+_RING = ((2, 4), (4, 3), (3, 5), (5, 2))
 
 
 def skeleton(mask: NDArray[np.bool_], *, one_voxel: bool = False) -> NDArray[np.bool_]:
@@ -94,8 +99,8 @@ def _thin(mask: NDArray[np.bool_], *, surface: bool, one_voxel: bool) -> NDArray
     box = _bounding_box(mask)
     if box is None:
         return result
-    inside = np.ascontiguousarray(mask[box] != 0)
-    allowed = _peelable_axes(inside, surface)
+    inside = np.ascontiguousarray(mask[box], dtype=bool)
+    allowed = not_elongated(inside, surface)
     if inside.ndim == 2:  # one slice of a volume: what is simple there is simple in 2-D
         inside, allowed = inside[None], [np.zeros_like(inside)[None], *(axis[None] for axis in allowed)]
     volume = _PackedVolume(inside, allowed, surface)
@@ -118,49 +123,16 @@ def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
     return tuple(box)
 
 
-def _peelable_axes(mask: NDArray[np.bool_], surface: bool) -> list[NDArray[np.bool_]]:
-    """For every axis the voxels at which the mask is not elongated along it."""
-    extents = [_extent(mask, axis) for axis in range(mask.ndim)]
-    shortest = reduce(np.minimum, extents)
-    if surface or mask.ndim == 2:
-        reference = shortest
-    else:  # the middle one of three
-        larger = np.maximum(extents[0], extents[1])
-        reference = np.maximum(np.minimum(extents[0], extents[1]), np.minimum(larger, extents[2]))
-    return [((extent + 1) // _ELONGATION <= reference) & mask for extent in extents]
-
-
-def _extent(mask: NDArray[np.bool_], axis: int) -> NDArray[np.unsignedinteger]:
-    """Length of the run of foreground along `axis` that a voxel or any neighbour lies in, the longest one.
-
-    The neighbours count because a bump is not a branch: it has the extent of the surface it sits on.
-    """
-    lines = np.ascontiguousarray(np.moveaxis(mask, axis, 0)).astype(np.uint8 if max(mask.shape) < 255 else np.uint16)
-    runs = lines.copy()
-    for i in range(1, len(runs)):
-        runs[i] += runs[i - 1] * lines[i]
-    for i in range(len(runs) - 2, -1, -1):
-        np.maximum(runs[i], runs[i + 1] * lines[i], out=runs[i])
-    runs = np.ascontiguousarray(np.moveaxis(runs, 0, axis))
-    for other in range(mask.ndim):
-        here, longest = np.moveaxis(runs, other, 0), runs.copy()
-        around = np.moveaxis(longest, other, 0)
-        np.maximum(around[1:], here[:-1], out=around[1:])
-        np.maximum(around[:-1], here[1:], out=around[:-1])
-        runs = longest
-    return runs
-
-
 class _PackedVolume:
-    """A mask as a flat array of bytes, a bit a voxel, with zeros around each row, each plane and the whole.
+    """A mask as a flat array of words, a bit a voxel, with zeros around each row, each plane and the whole.
 
-    Bytes are addressed by their position after the zeros in front. Only bytes near a change are looked at again.
+    Words are addressed by their position after the zeros in front. Only words near a change are looked at again.
     """
 
     def __init__(self, mask: NDArray[np.bool_], allowed: Sequence[NDArray[np.bool_]], surface: bool) -> None:
         self.surface = surface
         self.shape = mask.shape
-        self.row = mask.shape[2] // 8 + 1  # at least one bit of each row is free: none runs into the next
+        self.row = mask.shape[2] // _BITS + 1  # at least one bit of each row is free: none runs into the next
         self.plane = self.row * (mask.shape[1] + 1)
         self.margin = 2 * (self.plane + self.row + 1)
         self.inside = slice(self.margin, self.margin + self.plane * mask.shape[0])
@@ -168,130 +140,148 @@ class _PackedVolume:
         self.candidates = np.zeros_like(self.voxels)
         self.anchors = np.zeros_like(self.voxels)
         self.allowed = [self._pack(axis) for axis in allowed]
-        self.recent = self.voxels != 0
+        self.recent = self.voxels
 
-    def _pack(self, mask: NDArray[np.bool_]) -> _Bytes:
-        padded = np.zeros((self.shape[0], self.shape[1] + 1, 8 * self.row), dtype=bool)
+    def _pack(self, mask: NDArray[np.bool_]) -> _Words:
+        padded = np.zeros((self.shape[0], self.shape[1] + 1, _BITS * self.row), dtype=bool)
         padded[:, :-1, : self.shape[2]] = mask
-        return np.pad(np.packbits(padded, axis=-1, bitorder="little").ravel(), self.margin)
+        return np.pad(np.packbits(padded, bitorder="little").view(_WORD), self.margin)
 
     def unpack(self) -> NDArray[np.bool_]:
         """The mask of the voxels that are left."""
-        bits = self.voxels[self.inside].reshape(self.shape[0], -1, self.row)
-        return np.unpackbits(bits, axis=-1, bitorder="little")[:, :-1, : self.shape[2]].view(bool)
+        bits = np.unpackbits(self.voxels[self.inside].view(np.uint8), bitorder="little").view(bool)
+        return bits.reshape(self.shape[0], -1, _BITS * self.row)[:, :-1, : self.shape[2]]
 
-    def _near(self, marked: NDArray[np.bool_], steps: Sequence[int]) -> NDArray[np.bool_]:
-        """Bytes from which a marked one is reached by one of the steps along each axis, or by none."""
-        for stride in (1, self.row, self.plane):
-            marked = reduce(or_, (np.roll(marked, step * stride) for step in steps), marked)
+    def _near(self, bits: _Words, steps: Sequence[int]) -> NDArray[np.bool_]:
+        """Words with a voxel from which a set one is reached by one of the steps along each axis, or by none."""
+        along_row = reduce(or_, (_shifted(bits, step) for step in steps), bits)
+        return self._spread(along_row != 0, [(self.row, steps), (self.plane, steps)])
+
+    def _spread(self, marked: NDArray[np.bool_], moves: Sequence[tuple[int, Sequence[int]]]) -> NDArray[np.bool_]:
+        """Words from which a marked one is reached by one of the steps of each stride, or by none."""
+        for stride, steps in moves:
+            near = marked.copy()
+            for n in (step * stride for step in steps):
+                near[max(-n, 0) : len(near) - max(n, 0)] |= marked[max(n, 0) : len(near) + min(n, 0)]
+            marked = near
         return marked
 
     def _positions(self, marked: NDArray[np.bool_]) -> _Positions:
-        return np.flatnonzero(marked[self.inside])
+        """Where words are marked; everywhere if they are many, since to pick one takes as long as ten operations."""
+        where = np.flatnonzero(marked[self.inside])
+        return slice(None) if _DENSE * len(where) > marked.size else where
 
-    def view(self, bits: _Bytes, where: _Positions, reach: int = 1) -> _View:
-        """The bits around those of the bytes at `where`."""
-        shifted = {n: _shifted(bits, n) for n in range(-reach, reach + 1)}
+    def view(self, bits: _Words, where: _Positions) -> _View:
+        """The bits around those of the words at `where`; not to be written to."""
+        shifted = {0: bits}
 
-        def at(offset: _Offset) -> _Bytes:
-            start = self.margin + offset[0] * self.plane + offset[1] * self.row
-            return shifted[offset[2]][start:].take(where)
+        def at(offset: _Offset) -> _Words:
+            n = offset[2]
+            if n not in shifted:
+                shifted[n] = _shifted(bits, n)
+            step = offset[0] * self.plane + offset[1] * self.row
+            words = shifted[n][self.inside.start + step : self.inside.stop + step]
+            return words if isinstance(where, slice) else words.take(where)
 
         return at
 
-    def deletable(self, where: _Positions, least: int) -> _Bytes:
+    def deletable(self, among: _Words, where: _Positions, least: int) -> _Words:
         """Simple voxels at one end of a run of at least `least` voxels, 2 or 3, along an axis that may be peeled.
 
-        A voxel that has once been part of a curve or sheet of one voxel's width stays.
+        A voxel looked at while it was part of a curve or sheet of one voxel's width stays.
         """
-        at = self.view(self.voxels, where, reach=2)
-        background = {offset: ~at(offset) for offset in _AROUND}
+        looked_at = among[self.inside][where]
+        at = self.view(~self.voxels, where)
+        background = {offset: at(offset) for offset in _AROUND}
         at_end = np.zeros_like(background[_HERE])
         for (step, _, _), allowed in zip(_AXES, self.allowed, strict=True):
             ends = np.zeros_like(at_end)
             for inwards in (step, _minus(step)):
                 end = background[_minus(inwards)] & ~background[inwards]
-                ends |= end & at(_add(inwards, inwards)) if least == 3 else end
-            at_end |= ends & allowed[self.inside].take(where)
+                ends |= end & ~at(_add(inwards, inwards)) if least == 3 else end
+            at_end |= ends & allowed[self.inside][where]
         simple, curve, sheet = _roles(background)
-        anchors = self.anchors[self.inside].take(where) | curve | sheet if self.surface else curve
-        self.anchors[self.margin + where] |= anchors
-        return simple & at_end & ~anchors & ~background[_HERE]
+        anchors = self.anchors[self.inside][where] | curve | sheet if self.surface else curve
+        self.anchors[self.inside][where] |= anchors & looked_at
+        return simple & at_end & ~anchors & looked_at
 
     def peel(self) -> bool:
         """Deletes one layer at once, of what is three voxels thick or more; False when nothing was left to delete."""
         where = self._positions(self._near(self.recent, (-2, -1, 1, 2)) & (self.voxels != 0))
         self.candidates &= self.voxels
-        self.candidates[self.margin + where] = self.deletable(where, least=3)
+        self.candidates[self.inside][where] = self.deletable(self.voxels, where, least=3)
         kept = self.voxels & ~self.candidates
-        where = self._positions(self._near(self.candidates != 0, (-1,)))
+        self._keep(kept, self._positions(self.candidates != 0), (_pairs,))
+        undecided = self._near(self.candidates & ~kept, (1,))
+        self._keep(kept, self._positions(undecided), (_squares, _cubes))
+        self.recent = self.voxels ^ kept
+        self.voxels = kept
+        return bool(self.recent.any())
+
+    def _keep(self, kept: _Words, where: _Positions, kinds: Sequence[_Kind]) -> None:
+        """Adds the voxels of critical cliques that begin in the words at `where`, one kind after the other."""
         voxels, candidates = _Cached(self.view(self.voxels, where)), self.view(self.candidates, where)
-        for cliques in (_pairs, _squares, _cubes):
+        for cliques in kinds:
             stays, found = self.view(kept, where), np.zeros_like(kept)
             for clique, critical in cliques(voxels, candidates, stays):
                 self._mark(found, where, critical, clique)
             kept |= found & self.voxels
-        self.recent = self.voxels != kept
-        self.voxels = kept
-        return bool(self.recent.any())
 
     def peel_in_order(self) -> bool:
         """Deletes voxels of one parity of the coordinates after the other: no two of these touch."""
         before = self.voxels
         z, y, x = np.ogrid[tuple(slice(n) for n in self.shape)]
         for pz, py, px in product((0, 1), repeat=3):
-            field = self._pack((z % 2 == pz) & (y % 2 == py) & (x % 2 == px))
-            where = self._positions(self.voxels & field != 0)
-            gone = self.deletable(where, least=2) & field[self.margin + where]
+            field = self.voxels & self._pack((z % 2 == pz) & (y % 2 == py) & (x % 2 == px))
+            where = self._positions(field != 0)
+            gone = self.deletable(field, where, least=2)
             self.voxels = self.voxels.copy()
-            self.voxels[self.margin + where] &= ~gone
+            self.voxels[self.inside][where] &= ~gone
         return not np.array_equal(before, self.voxels)
 
-    def _mark(self, found: _Bytes, where: _Positions, critical: _Bytes, clique: Sequence[_Offset]) -> None:
+    def _mark(self, found: _Words, where: _Positions, critical: _Words, clique: Sequence[_Offset]) -> None:
         """Sets the bits of all voxels of the cliques that begin at critical ones."""
         chosen = np.flatnonzero(critical)
-        critical, where = critical[chosen], self.margin + where[chosen]
+        critical, begin = critical[chosen], self.margin + (chosen if isinstance(where, slice) else where[chosen])
         for offset in clique:
-            there = where + offset[0] * self.plane + offset[1] * self.row
+            there = begin + offset[0] * self.plane + offset[1] * self.row
             if offset[2]:
                 found[there] |= critical << 1
-                found[there + 1] |= critical >> 7
+                found[there + 1] |= critical >> (_BITS - 1)
             else:
                 found[there] |= critical
 
 
-class _Cached(dict[_Offset, _Bytes]):
+class _Cached(dict[_Offset, _Words]):
     """A view that is looked up once an offset."""
 
     def __init__(self, view: _View) -> None:
         super().__init__()
         self.view = view
 
-    def __missing__(self, offset: _Offset) -> _Bytes:
+    def __missing__(self, offset: _Offset) -> _Words:
         self[offset] = self.view(offset)
         return self[offset]
 
-    def __call__(self, offset: _Offset) -> _Bytes:
+    def __call__(self, offset: _Offset) -> _Words:
         return self[offset]
 
 
-def _shifted(bits: _Bytes, n: int) -> _Bytes:
-    """For every voxel the bit of the voxel n further along the packed axis, -7 <= n <= 7."""
+def _shifted(bits: _Words, n: int) -> _Words:
+    """For every voxel the bit of the voxel n further along the packed axis, |n| < _BITS."""
     if not n:
         return bits
     if n > 0:
-        result: _Bytes = np.right_shift(bits, n)
-        result[:-1] |= bits[1:] << (8 - n)
+        result: _Words = np.right_shift(bits, n)
+        result[:-1] |= bits[1:] << (_BITS - n)
     else:
         result = np.left_shift(bits, -n)
-        result[1:] |= bits[:-1] >> (8 + n)
+        result[1:] |= bits[:-1] >> (_BITS + n)
     return result
 
 
 # A clique is a set of voxels that share a face, an edge or a corner. If all of a critical one went at once, topology
 # would change, so all of it stays. One with a part in `stays`, that which stays anyway, is safe.
-
-_Cliques = Iterator[tuple[Sequence[_Offset], _Bytes]]
 
 
 def _pairs(voxels: _View, candidates: _View, stays: _View) -> _Cliques:
@@ -327,48 +317,54 @@ def _cubes(voxels: _View, candidates: _View, stays: _View) -> _Cliques:
     yield cube, critical
 
 
-def _roles(background: dict[_Offset, _Bytes]) -> tuple[_Bytes, _Bytes, _Bytes]:
+def _roles(background: dict[_Offset, _Words]) -> tuple[_Words, _Words, _Words]:
     """For every bit, whether the deletion of the voxel changes no topology, would cut a curve, or would pierce a sheet.
 
     The faces, edges and corners of the voxel's cube that only background touches form an open part of the cube's
-    surface. The voxel is simple if that part is one disc: connected, with faces - edges + corners = 1. It lies in a
-    curve if the part is connected otherwise, and in a sheet if it is not connected.
+    surface. The voxel is simple if that part is one disc: connected, with faces - edges + corners = 1; modulo 8 will
+    do, since a connected part has from 2 to -6 of them. It lies in a curve if the part is connected otherwise, and in a
+    sheet if it is not connected.
     """
     faces = [background[face] for face in _FACES]
-    edges: dict[tuple[int, int], _Bytes] = {}
+    edges: dict[tuple[int, int], _Words] = {}
     for i, j in combinations(range(6), 2):
         if i // 2 != j // 2:
-            edges[i, j] = faces[i] & faces[j] & background[_add(_FACES[i], _FACES[j])]
-    corners = [
-        edges[i, j] & edges[i, k] & edges[j, k] & background[_add(_add(_FACES[i], _FACES[j]), _FACES[k])]
-        for i, j, k in product((0, 1), (2, 3), (4, 5))
-    ]
-    odd = _count([*faces, *corners])
-    even = _count([*edges.values(), np.full_like(faces[0], 255)])
-    no_disc = reduce(or_, (a ^ b for a, b in zip(odd, even, strict=True)))
+            edges[i, j] = edges[j, i] = faces[i] & faces[j] & background[_add(_FACES[i], _FACES[j])]
+    # A face comes with each of its edges, an edge with each of its corners: what cancels out need not be counted.
+    more, fewer = faces[:2], [~np.zeros_like(faces[0])]
+    for i, j in _RING:
+        more.append(faces[i] ^ edges[i, j])
+        for k in (0, 1):
+            corner = background[_add(_add(_FACES[i], _FACES[j]), _FACES[k])]
+            fewer.append(edges[k, i] ^ (edges[i, j] & edges[k, i] & edges[k, j] & corner))
+    no_disc = reduce(or_, (a ^ b for a, b in zip(_count(more), _count(fewer), strict=True)))
     apart = _apart(faces, edges)
     return ~(no_disc | apart), no_disc & ~apart & reduce(or_, faces), apart
 
 
-def _apart(faces: Sequence[_Bytes], edges: dict[tuple[int, int], _Bytes]) -> _Bytes:
-    """Whether the faces are not all connected through the edges; several bits at once by flooding from one face."""
-    seen = np.zeros_like(faces[0])
-    reached = []
-    for face in faces:
-        reached.append(face & ~seen)
-        seen |= face
-    for _ in range(_FLOODS):
-        for (i, j), edge in edges.items():
-            both = edge & (reached[i] | reached[j])
-            reached[i] |= both
-            reached[j] |= both
-    return reduce(or_, (face ^ there for face, there in zip(faces, reached, strict=True)))
+def _apart(faces: Sequence[_Words], edges: dict[tuple[int, int], _Words]) -> _Words:
+    """Whether the faces are not all connected through the edges.
+
+    One face after the other is taken away and those it was linked to are linked with each other, so that nothing comes
+    apart. A face without a link is the last one of its part.
+    """
+    links = dict(edges)
+    parts, apart = np.zeros_like(faces[0]), np.zeros_like(faces[0])
+    for i, face in enumerate(faces):
+        linked = [j for j in range(i + 1, len(faces)) if (i, j) in links]
+        last = face & ~reduce(or_, (links[i, j] for j in linked)) if linked else face
+        apart |= parts & last
+        parts |= last
+        for j, k in combinations(linked, 2):
+            through = links[i, j] & links[i, k]
+            links[j, k] = links[j, k] | through if (j, k) in links else through
+    return apart
 
 
-def _count(bits: list[_Bytes]) -> list[_Bytes]:
-    """Number of ones among up to 15 bits, as four bits, lowest first."""
+def _count(bits: list[_Words]) -> list[_Words]:
+    """Number of ones among the bits modulo 8, as three bits, lowest first."""
     digits = []
-    for _ in range(4):
+    for _ in range(3):
         carries = []
         while len(bits) > 1:
             a, b, c = bits.pop(0), bits.pop(0), bits.pop(0) if bits else None
@@ -384,7 +380,7 @@ def _count(bits: list[_Bytes]) -> list[_Bytes]:
     return digits
 
 
-def _exactly_one(bits: Sequence[_Bytes]) -> _Bytes:
+def _exactly_one(bits: Sequence[_Words]) -> _Words:
     a, b, c, d = bits
     return (a ^ b ^ c ^ d) & ~((a & b) | (c & d))
 

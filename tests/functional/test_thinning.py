@@ -132,6 +132,17 @@ def test_all_48_orientations_give_the_same_result(thin, seed):
 
 
 @pytest.mark.parametrize("thin", THIN)
+@pytest.mark.parametrize("length", [15, 16, 33])
+def test_words_picked_one_by_one_or_all_at_once_are_the_same(thin, length, monkeypatch):
+    mask = blob(3, (14, 11, length))
+    expected = thin(mask), thin(mask, one_voxel=True)
+    for dense in (0, 10**6):
+        monkeypatch.setattr(thinning, "_DENSE", dense)
+        np.testing.assert_array_equal(thin(mask), expected[0])
+        np.testing.assert_array_equal(thin(mask, one_voxel=True), expected[1])
+
+
+@pytest.mark.parametrize("thin", THIN)
 def test_a_slice_is_a_volume_of_one_layer(thin):
     mask = gaussian_filter(np.random.default_rng(1).random((30, 25)), 1.5) > 0.5
     result = thin(mask)
