@@ -160,22 +160,31 @@ def _read(folder: Path, truth: Path | None, processes: int) -> _Results:
 
 def _pictures(mine: _Results, other: _Results | None, count: int, notes: list[str], progress: bool) -> str:
     """The worst cases, each once, by its worst label."""
-    worst = list({row.case: row for row in reversed(mine.rows) if row.predictions.ground_truth}.values())[::-1][:count]
+    worst: dict[str, Row] = {}
+    for row in mine.rows:
+        if row.predictions.ground_truth is not None:
+            worst.setdefault(row.case, row)
     found = ""
-    for number, row in enumerate(tqdm(worst, desc="pictures", disable=None if progress else True), start=1):
+    for number, row in enumerate(
+        tqdm(list(worst.values())[:count], desc="pictures", disable=None if progress else True), start=1
+    ):
         try:
             volumes = load_volumes(row, mine.dataset, mine.dataset_json)
-            found += case_section(number, row, volumes, CLOSE_UPS, _same_case(row, volumes, other))
+            found += case_section(number, row, volumes, CLOSE_UPS, _same_case(row, volumes, other, notes))
         except DataError as error:
             notes.append(f"no pictures of {row.case}: {error}")
     return legend() + found if found else ""
 
 
-def _same_case(row: Row, volumes: CaseVolumes, other: _Results | None) -> CaseVolumes | None:
+def _same_case(row: Row, volumes: CaseVolumes, other: _Results | None, notes: list[str]) -> CaseVolumes | None:
     found = [row_ for row_ in other.rows if (row_.case, row_.label) == (row.case, row.label)] if other else []
     if other is None or not found or found[0].predictions.ground_truth is None:
         return None
-    theirs = load_volumes(found[0], other.dataset, other.dataset_json)
+    try:
+        theirs = load_volumes(found[0], other.dataset, other.dataset_json)
+    except DataError as error:
+        notes.append(f"the other run, no pictures of {row.case}: {error}")
+        return None
     return theirs if theirs.truth.shape == volumes.truth.shape else None
 
 

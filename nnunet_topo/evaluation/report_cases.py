@@ -42,7 +42,7 @@ def load_volumes(row: Row, dataset: str, dataset_json: Mapping[str, Any]) -> Cas
     labels = read_case(pair.cases[0], pair.reader)
     structures = {str(structure): structure for structure in label_system(content).structures} if content else {}
     structure = structures.get(row.label, int(row.label) if row.label.isdigit() else 1)
-    ignore_label = label_system(content).ignore_label if content else None
+    ignore_label = label_system(content).ignore_label if content else row.predictions.ignore_label
     ground_truth, prediction = _deep(labels.ground_truth), _deep(labels.prediction)
     ignore = ground_truth == ignore_label if ignore_label is not None else np.zeros(ground_truth.shape, dtype=np.bool_)
     masks = [structure_mask(volume, structure) & ~ignore for volume in (prediction, ground_truth)]

@@ -36,6 +36,7 @@ class Predictions:
         ground_truth: folder of the labels; None when it was not found.
         scores: value by case, label and key.
         notes: where the scores come from if not from summary_topo.json, and what could not be scored.
+        ignore_label: that summary_topo.json was scored with, for predictions without a dataset.json.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Predictions:
     ground_truth: Path | None
     scores: Scores
     notes: tuple[str, ...]
+    ignore_label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,12 @@ class Row:
 
     @property
     def badness(self) -> tuple[float, ...]:
-        """Larger is worse: by the leaderboard score, else by the Betti errors, then by Dice."""
+        """Larger is worse: by the leaderboard score, else by the Betti errors, then by Dice.
+
+        Dice is missing where nothing is labelled and nothing predicted, which is no error.
+        """
         topology = sum(self.values[name] for name in BETTI_ERRORS if name in self.values)
-        return (-self.values.get("leaderboard", 0.0), topology, -self.values.get("dice", 0.0))
+        return (-self.values.get("leaderboard", 0.0), topology, -self.values.get("dice", 1.0))
 
     @property
     def foreground(self) -> tuple[float, float] | None:
@@ -101,7 +106,8 @@ def read_predictions(
         return Predictions(name, folder, None, {}, ("no validation folder: this fold was not validated",))
     truth = ground_truth or _find_ground_truth(folder, dataset)
     if (folder / SUMMARY_NAME).is_file():
-        return Predictions(name, folder, truth, read_summary(folder / SUMMARY_NAME).cases, ())
+        summary = read_summary(folder / SUMMARY_NAME)
+        return Predictions(name, folder, truth, summary.cases, (), summary.settings.get("ignore_label"))
     if truth is not None:
         content = dict(dataset_json) if dataset_json else None
         evaluation = evaluate_folders(truth, folder, dataset_json=content, processes=processes, chill=True)
@@ -141,26 +147,22 @@ def mean_of(rows: Iterable[Row], metric: str) -> float:
 
 
 def differences(rows: Sequence[Row], others: Sequence[Row]) -> list[MetricDifference]:
-    """Every metric of two results over the cases that both have; the mean over its labels stands for a case."""
+    """Every metric of two results over the cases that both have.
+
+    For a case stands the mean over the labels that have a value in both, as in `compare_summaries`.
+    """
     found = []
-    mine, theirs = _by_case(rows), _by_case(others)
+    theirs = {(row.case, row.label): row for row in others}
     for name in shown_metrics(rows):
-        cases = [case for case in mine if name in mine[case] and name in theirs.get(case, {})]
-        if cases and METRICS[name].higher_is_better is not None:
-            baseline, result = (np.array([side[case][name] for case in cases]) for side in (theirs, mine))
+        pairs: dict[str, list[tuple[float, float]]] = {}
+        for row in rows:
+            other = theirs.get((row.case, row.label))
+            if other is not None and name in row.values and name in other.values:
+                pairs.setdefault(row.case, []).append((other.values[name], row.values[name]))
+        if pairs and METRICS[name].higher_is_better is not None:
+            baseline, result = np.array([np.mean(values, axis=0) for values in pairs.values()]).T
             found.append(metric_difference(baseline, result, key=METRICS[name].key))
     return found
-
-
-def _by_case(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
-    grouped: dict[str, list[Row]] = {}
-    for row in rows:
-        grouped.setdefault(row.case, []).append(row)
-    names = {name for row in rows for name in row.values}
-    return {
-        case: {name: mean_of(group, name) for name in names if not math.isnan(mean_of(group, name))}
-        for case, group in grouped.items()
-    }
 
 
 def _named(values: Mapping[str, float]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from nnunet_topo.evaluation.compare import MetricDifference
@@ -50,10 +51,8 @@ def cases_table(rows: Sequence[Row], dataset_json: Mapping[str, Any]) -> str:
 
 def foreground_ratio(rows: Sequence[Row]) -> float:
     """Median over the rows of predicted to labelled foreground, NaN without any."""
-    ratios = sorted(
-        predicted / labelled for predicted, labelled in (row.foreground or (0, 0) for row in rows) if labelled
-    )
-    return ratios[len(ratios) // 2] if ratios else math.nan
+    ratios = [predicted / labelled for predicted, labelled in (row.foreground or (0, 0) for row in rows) if labelled]
+    return median(ratios) if ratios else math.nan
 
 
 def foreground_section(rows: Sequence[Row]) -> str:

@@ -47,7 +47,8 @@ def label_components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.integer[Any]],
     # cc3d, several times faster, has room for a fourth as many numbers as voxels. Voxels of which none touches another
     # can be more in thin arrays only: it fails on the corners of a cube of 3.
     if mask.ndim == 3 and min(mask.shape) >= 4:
-        ids, count = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26, return_N=True)
+        # A copy, since it refuses arrays that may not be written to.
+        ids, count = cc3d.connected_components(np.array(mask, order="C"), connectivity=26, return_N=True)
     else:
         ids, count = label(mask, np.ones((3,) * mask.ndim))
     return ids, int(count)

@@ -121,8 +121,8 @@ def _without_overlap(
 
 
 def _bytes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The mask as integers: cc3d 4.1.1 refuses some arrays of bool that have a single row."""
-    return np.ascontiguousarray(mask).view(np.uint8)
+    """A copy as integers: cc3d 4.1.1 refuses some arrays of bool that have a single row, and all read-only ones."""
+    return mask.astype(np.uint8, order="C")
 
 
 def _groups(labels: NDArray[np.integer]) -> list[NDArray[np.intp]]:

@@ -64,9 +64,10 @@ def partition_agreement(
     union = prediction | ground_truth
     if not union.any():
         return PartitionAgreement(voi_split=0.0, voi_merge=0.0, ari=1.0)
-    # As integers, since cc3d 4.1.1 refuses some arrays of bool that have a single plane along an axis.
+    # A copy as integers, since cc3d 4.1.1 refuses some arrays of bool that have a single plane along an axis, and all
+    # that may not be written to.
     predicted, expected = (
-        cc3d.connected_components(mask.view(np.uint8), connectivity=neighbours)[union]
+        cc3d.connected_components(mask.astype(np.uint8), connectivity=neighbours)[union]
         for mask in (prediction, ground_truth)
     )
     counts, predicted_of, expected_of = _contingency(predicted, expected)

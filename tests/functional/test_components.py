@@ -39,3 +39,10 @@ def test_numbers_start_again_beyond_what_int16_holds():
     mask[..., ::2] = True
     ids = component_ids(mask)[0, 0, ::2]
     np.testing.assert_array_equal(ids, np.arange(35001) % 32767 + 1)
+
+
+def test_masks_that_may_not_be_written_to():
+    mask = np.zeros((5, 6, 7), bool)
+    mask[::3, ::4, ::5] = True
+    mask.flags.writeable = False
+    assert label_components(mask)[1] == 8

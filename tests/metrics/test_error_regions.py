@@ -146,6 +146,14 @@ def test_the_ignored_is_background_in_both():
     assert error_regions(prediction, truth, ignore=ignore) == []
 
 
+def test_masks_that_may_not_be_written_to_are_compared():
+    truth = sheets()
+    prediction = np.zeros_like(truth)
+    for mask in (truth, prediction):
+        mask.setflags(write=False)
+    assert {region.kind for region in error_regions(prediction, truth)} == {"missing"}
+
+
 def test_two_dimensions():
     truth = np.zeros((14, 20), dtype=np.bool_)
     truth[2:6, 2:18] = truth[9:13, 2:18] = True

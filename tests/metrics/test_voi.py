@@ -66,6 +66,14 @@ def test_a_single_voxel_agrees_with_itself():
     assert partition_agreement(mask, mask) == PartitionAgreement(0.0, 0.0, 1.0)
 
 
+def test_masks_that_may_not_be_written_to_are_scored():
+    first, second = row(4, 4), row(9)
+    expected = partition_agreement(first, second)
+    for mask in (first, second):
+        mask.setflags(write=False)
+    assert partition_agreement(first, second) == expected
+
+
 def test_wrong_input_names_the_argument():
     with pytest.raises(ShapeError, match="prediction: expected a 2-D or 3-D numpy array of bool"):
         partition_agreement(np.zeros((2, 2)), np.zeros((2, 2), bool))
