@@ -24,7 +24,7 @@ class ScaleLearningRate:
 
 @dataclass(frozen=True)
 class AddNoise:
-    """Add Gaussian noise to the weights, once.
+    """Add Gaussian noise to the weights, once, before the epoch that comes next; behind the last there is none.
 
     Attributes:
         std: standard deviation > 0, relative to each tensor's norm.

@@ -67,7 +67,12 @@ class SmoothedMonitor:
     @property
     def value(self) -> float | None:
         """The median of the window."""
-        return statistics.median_high(self.window) if self.window else None
+        return self.median_of(self.epochs)
+
+    def median_of(self, latest: int) -> float | None:
+        """The median of the latest values of the window, at most so many; None when there is none."""
+        values = self.window[-latest:] if latest else []
+        return statistics.median_high(values) if values else None
 
     def observe(self, record: Mapping[str, Any], threshold: float) -> bool | None:
         """Take an epoch's value up.

@@ -28,10 +28,11 @@ class PlateauControl:
     - `loss_weights`: the heaviest term keeps its weight until the next phase, all others get half.
     - `momentum`: the optimiser's state is emptied.
 
-    `evaluation_epochs` later the smoothed monitor is compared with what it was. Where it is worse by more than
-    `threshold`, the intervention is undone (factors are taken back; after noise and momentum only the kept weights can
-    be), and that kind is not tried again. A rollback counts as such a verdict, and takes the whole multiplier back. An
-    action that would change nothing (a multiplier at its cap, a single term) is passed over.
+    `evaluation_epochs` later the smoothed monitor, of the values since then alone, is compared with what it was; gaps
+    put that off until there are enough to smooth. Where it is worse by more than `threshold`, the intervention is
+    undone (factors are taken back; after noise and momentum only the kept weights can be), and that kind is not tried
+    again. A rollback counts as such a verdict, and takes the whole multiplier back. An action that would change nothing
+    (a multiplier at its cap, a single term) is passed over.
 
     A phase that begins resets the counts, and drops a verdict that is due: its question no longer makes sense.
 
@@ -45,7 +46,8 @@ class PlateauControl:
         plateaus: how many were detected.
         interventions: how many were made, at most `max_interventions`.
         failed: kinds that made things worse.
-        pending: the intervention whose verdict is due: kind, epoch, value before, factor or factors; else None.
+        pending: the intervention whose verdict is due: kind, epoch, value before, number of values since,
+            factor or factors; else None.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class PlateauControl:
         if improved is None:
             return []
         self.bad_epochs = 0 if improved else self.bad_epochs + 1
+        if self.pending is not None:
+            self.pending["values"] += 1
         events = self._verdict(epoch)
         waiting = cooling or self.pending is not None or self.exhausted
         if self.bad_epochs >= self.settings.patience and not waiting:
@@ -155,17 +159,20 @@ class PlateauControl:
         return Event("plateau", why, weights, after, ScaleLossWeights(factors))
 
     def _await(self, kind: str, epoch: int, **how: Any) -> None:
-        self.pending = {"kind": kind, "epoch": epoch, "value": self.monitor.value, **how}
+        self.pending = {"kind": kind, "epoch": epoch, "value": self.monitor.value, "values": 0, **how}
 
     # ------------------------------------------------------------------------------------------------------ verdict
 
     def _verdict(self, epoch: int) -> list[Event]:
-        pending, value = self.pending, self.monitor.value
-        if pending is None or value is None or epoch - pending["epoch"] < self.settings.evaluation_epochs:
+        pending, wanted = self.pending, self.settings.evaluation_epochs
+        if pending is None or epoch - pending["epoch"] < wanted or pending["values"] < min(wanted, self.monitor.epochs):
+            return []
+        value = self.monitor.median_of(pending["values"])
+        if value is None:
             return []
         self.pending, kind = None, pending["kind"]
         before, after = (value_of(self.monitor.name, number) for number in (pending["value"], value))
-        spell = f"{self.monitor.name} {self.settings.evaluation_epochs} epochs after {kind}"
+        spell = f"{self.monitor.name} {epoch - pending['epoch']} epochs after {kind}"
         if value - pending["value"] > self.settings.threshold:
             self.failed.append(kind)
             self.bad_epochs = 0
@@ -234,4 +241,6 @@ class PlateauControl:
         self.plateaus, self.interventions = int(state["plateaus"]), int(state["interventions"])
         self.boosts, self.failed = int(state["boosts"]), list(state["failed"])
         self.pending = None if state["pending"] is None else dict(state["pending"])
+        if self.pending is not None:  # early checkpoints do not count the values
+            self.pending.setdefault("values", self.monitor.epochs)
         self.exhausted = bool(state["exhausted"])

@@ -44,7 +44,7 @@ def execute(trainer: nnUNetTrainerTopo, action: Action) -> None:
         case ScaleLossWeights():
             trainer.phases.scale(action.factors)
         case AddNoise():
-            add_noise(trainer.network, action.std, action.seed, action.parameters)
+            trainer.noise_due.append(action)
         case ResetMomentum():
             trainer.optimizer.state.clear()
         case RestoreBest():
@@ -53,6 +53,16 @@ def execute(trainer: nnUNetTrainerTopo, action: Action) -> None:
                 trainer.optimizer.state.clear()
         case StopTraining():
             trainer.stopped = True
+
+
+def add_due_noise(trainer: nnUNetTrainerTopo) -> None:
+    """Add the noise that was asked for since the last epoch began, right before the next one.
+
+    Not at once: what the end of an epoch saves as the best, or as the final weights, has to be what was measured.
+    """
+    for action in trainer.noise_due:
+        add_noise(trainer.network, action.std, action.seed, action.parameters)
+    trainer.noise_due = []
 
 
 def keep_if_best(trainer: nnUNetTrainerTopo, name: str) -> None:

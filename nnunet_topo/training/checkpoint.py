@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +37,21 @@ _NUMPY_SCALARS: list[Any] = [
     np.dtype,
     *{type(np.dtype(code)) for code in "fdbBhHiIlLqQ?"},
 ]
+# A pickle or an archive of wrong bytes may fail in each of these ways.
+_DAMAGED = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def bare_network(network: nn.Module) -> nn.Module:
@@ -109,7 +127,7 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
             f"checkpoint: expected tensors and plain values only, got {got}. {file}. "
             f"Use a checkpoint that you trust and that is whole{trust}."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise CheckpointError(
             f"checkpoint: expected a readable file, got {_first_line(error)}. {file}. "
             "The file is damaged: remove it and continue from another checkpoint of this fold."
@@ -223,7 +241,8 @@ def restore(trainer: nnUNetTrainer, checkpoint: Mapping[str, Any], file: str | P
     trainer.my_init_kwargs = checkpoint["init_args"]
     trainer.current_epoch = checkpoint["current_epoch"]
     trainer.logger.load_checkpoint(checkpoint["logging"])
-    trainer._best_ema = checkpoint["_best_ema"]
+    best = checkpoint["_best_ema"]  # NaN, of a first epoch without any foreground, would stay the best for good
+    trainer._best_ema = best if best is not None and math.isfinite(best) else None
     trainer.inference_allowed_mirroring_axes = checkpoint.get(
         "inference_allowed_mirroring_axes", trainer.inference_allowed_mirroring_axes
     )

@@ -76,6 +76,10 @@ class Journal:
         """
         return [line for _, line in self._sound_lines()]
 
+    def count(self) -> int:
+        """How many whole lines there are; they are not parsed, so damage does not matter."""
+        return self.path.read_bytes().count(b"\n") if self.path.exists() else 0
+
     def cut_back(self, epoch: int, *, lines: int | None = None) -> None:
         """Keep only the lines of epochs before `epoch`, events included, as far as a checkpoint knew them.
 

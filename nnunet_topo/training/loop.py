@@ -73,7 +73,9 @@ def _leave_if_asked(trainer: nnUNetTrainerTopo, signals: StopSignals, step: int)
             trainer.guard.in_a_row = 0  # a resumed run gets all of its tries
             _save_latest(trainer)
         raise error
-    signal = signals.pending(step, trainer.device)
+    # Counted over the run: an epoch may be shorter than the steps between two questions.
+    before = trainer.current_epoch * (trainer.num_iterations_per_epoch + trainer.num_val_iterations_per_epoch)
+    signal = signals.pending(before + step, trainer.device)
     if signal is not None:
         _save_latest(trainer)
         trainer.print_to_log_file(f"[topo] {signal}: stopped behind step {step} of the epoch, go on with --c")

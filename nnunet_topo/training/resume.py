@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import torch
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform, _compute_kernel_size
 
+from nnunet_topo.control.action import AddNoise
 from nnunet_topo.training.checkpoint import to_builtins
 from nnunet_topo.training.record import over_ranks
 
@@ -157,7 +158,8 @@ def resume_section(trainer: nnUNetTrainerTopo) -> dict[str, Any]:
 
     Returns:
         `ranks`, what is different on each rank, `position`, how far the epoch has come (None between two epochs),
-        `nonfinite_in_a_row`, and `journal_lines`, the number of lines that belong to this state.
+        `nonfinite_in_a_row`, `noise_due`, noise that waits for the next epoch, and `journal_lines`, the number of
+        lines that belong to this state.
     """
     progress = trainer.progress
     rank: dict[str, Any] = {"random": random_state(trainer.device), "blur_paths": blur_paths(trainer.dataloader_train)}
@@ -175,7 +177,8 @@ def resume_section(trainer: nnUNetTrainerTopo) -> dict[str, Any]:
         "ranks": over_ranks(rank),
         "position": position,
         "nonfinite_in_a_row": trainer.guard.in_a_row,
-        "journal_lines": len(trainer.journal.lines()) if trainer.local_rank == 0 else None,
+        "noise_due": [asdict(action) for action in trainer.noise_due],
+        "journal_lines": trainer.journal.count() if trainer.local_rank == 0 else None,
     }
 
 
@@ -191,6 +194,7 @@ def load_resume_section(trainer: nnUNetTrainerTopo, section: Mapping[str, Any]) 
     # Another number of ranks draws other patches in any case; repeating those of another rank would be worse.
     trainer.rank_state = own if len(ranks) == len(over_ranks(None)) else {}
     trainer.guard.in_a_row = int(section.get("nonfinite_in_a_row", 0))
+    trainer.noise_due = [AddNoise(**action) for action in section.get("noise_due", [])]
     trainer.progress, trainer.journal_lines = None, section.get("journal_lines")
     if position is None:
         return

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_topo.training.checkpoint import (
+    BEST,
     FINAL,
     LATEST,
     TOPO_KEY,
@@ -28,6 +30,8 @@ def save(trainer: nnUNetTrainerTopo, file: str | Path) -> None:
         if trainer.local_rank == 0:
             trainer.print_to_log_file("No checkpoint written, checkpointing is disabled")
         return
+    if Path(file).name == LATEST and trainer.progress is None:
+        _save_best(trainer)
     section = trainer.topo_section()
     if trainer.local_rank == 0:
         next_epoch = trainer.current_epoch + (trainer.progress is None)
@@ -36,6 +40,21 @@ def save(trainer: nnUNetTrainerTopo, file: str | Path) -> None:
         checkpoint = checkpoint_of(trainer, section, next_epoch)
         write_checkpoint(checkpoint, file, keep_latest=LATEST not in unreadable)
         unreadable.pop(Path(file).name, None)
+
+
+def _save_best(trainer: nnUNetTrainerTopo) -> None:
+    """Write `checkpoint_best.pth` where the epoch is the best: before the latest one, and not behind it as stock does.
+
+    The latest one would else hold the best value of the epochs before, and a run that goes on from it replace the best
+    checkpoint by a worse one.
+    """
+    averages = trainer.logger.get_value("ema_fg_dice", step=None)
+    if not averages or not math.isfinite(averages[-1]):
+        return
+    if trainer._best_ema is None or averages[-1] > trainer._best_ema:
+        trainer._best_ema = averages[-1]
+        trainer.print_to_log_file(f"[topo] new best moving average of the pseudo Dice: {averages[-1]:.4f}")
+        trainer.save_checkpoint(str(Path(trainer.output_folder) / BEST))
 
 
 def load(trainer: nnUNetTrainerTopo, named: str | Path | dict[str, Any]) -> None:

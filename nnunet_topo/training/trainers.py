@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from nnunet_topo import __version__
 from nnunet_topo.control import Event, LearningRateControl, PhaseControl, build_controls, load_control_states
+from nnunet_topo.control.action import AddNoise
 from nnunet_topo.data.labels import require_declared_labels
 from nnunet_topo.errors import DataError, show_without_traceback
 from nnunet_topo.losses import NNUNET_TERM, CompoundLoss
 from nnunet_topo.recipe import Recipe
-from nnunet_topo.training.actions import KeptWeights, execute, keep_if_best
+from nnunet_topo.training.actions import KeptWeights, add_due_noise, execute, keep_if_best
 from nnunet_topo.training.averaging import WeightAverage, put_average_in_place
 from nnunet_topo.training.checkpoint import TOPO_KEY
 from nnunet_topo.training.existing_run import Choice, look_before_start
@@ -124,6 +125,7 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         self.phases = cast(PhaseControl, self.controls["phases"])
         self.learning_rate = cast(LearningRateControl, self.controls["learning_rate"])
         self.average, self.kept_weights, self.stopped = WeightAverage(recipe), KeptWeights(), False
+        self.noise_due: list[AddNoise] = []
 
     @property
     def recipe(self) -> Recipe:
@@ -240,6 +242,7 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         """Ask the controls, set the weights of the loss, then nnU-Net's own start."""
         for control in self.controls.values():
             self.report(control.start_epoch(self.current_epoch))
+        add_due_noise(self)
         super().on_train_epoch_start()
         self.on_train_epoch_resume()
         self.epoch_record = {

@@ -153,3 +153,22 @@ def test_smoothing_hides_an_outlier(play):
     values = [0.5, 0.5, 0.5, 0.1, 0.5, 0.5, 0.5, 0.4, 0.4, 0.4]
     assert whats(play(values, smoothing=3)[0]) == [(5, "plateau")]
     assert whats(play(values, smoothing=1)[0]) == [(8, "plateau")]
+
+
+def test_the_verdict_is_about_what_came_after_the_intervention(play):
+    settings = {"smoothing": 3, "decay_epochs": None}
+    silent = [None] * 5
+    assert whats(play([0.5] * 6 + silent + [0.6] * 3, **settings)[0]) == [(5, "plateau"), (13, "plateau_undone")]
+    assert whats(play([0.5] * 6 + silent + [0.6] * 2, **settings)[0]) == [(5, "plateau")]
+    assert whats(play([0.5] * 6 + [0.6], evaluation_epochs=1, **settings)[0]) == [(5, "plateau"), (6, "plateau_undone")]
+    assert "7 epochs after" not in play([0.5] * 6 + [0.6] * 6, **settings)[0][1][1].why
+    assert "8 epochs after" in play([0.5] * 6 + silent + [0.6] * 3, **settings)[0][1][1].why
+
+
+def test_a_verdict_that_is_due_survives_a_checkpoint(play, recipe):
+    values = [0.5] * 6 + [None] * 3 + [0.6]
+    _, control, _ = play(values, smoothing=3)
+    again = PlateauControl(control.recipe, control.learning_rate)
+    again.load_state_dict(control.state_dict())
+    assert again.pending == control.pending
+    assert again.pending["values"] == 1

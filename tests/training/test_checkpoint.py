@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,29 @@ def test_truncated_file(tmp_path: Path, length: int) -> None:
     file.write_bytes(file.read_bytes()[:length])
     with pytest.raises(CheckpointError, match=r"a\.pth"):
         read_checkpoint(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"hello\n" * 100, bytes(4096)],
+    ids=["empty", "pointer", "text", "zeros"],
+)
+def test_bytes_that_are_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "checkpoint_latest.pth"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=re.escape(str(file))):
+        read_checkpoint(file)
+
+
+def test_any_cut_of_a_file_in_the_old_format(tmp_path: Path) -> None:
+    """Such bytes fail in many ways, each of which must let `--c` look at the next file."""
+    file = tmp_path / "checkpoint_latest.pth"
+    torch.save({"network_weights": {"a": torch.ones(3)}}, file, _use_new_zipfile_serialization=False)
+    content = file.read_bytes()
+    for length in range(0, len(content), 7):
+        file.write_bytes(content[:length])
+        with pytest.raises(CheckpointError):
+            read_checkpoint(file)
 
 
 def test_missing_and_foreign_files(tmp_path: Path) -> None:

@@ -211,3 +211,13 @@ def test_write_atomically_replaces_and_leaves_nothing_else(tmp_path: Path) -> No
         write_atomically(file, content)
         assert file.read_bytes() == content
     assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_counting_needs_no_sound_lines(journal: Journal) -> None:
+    """A checkpoint notes the count, and an edited journal must not keep it from being written."""
+    assert journal.count() == 0
+    journal.append_epoch({"epoch": 0})
+    journal.append_event(1, "phase", "why", None, None)
+    assert journal.count() == len(journal.lines()) == 2
+    journal.path.write_bytes(b"edited\n" + journal.path.read_bytes() + b"torn")
+    assert journal.count() == 3

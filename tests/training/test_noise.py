@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 
 from nnunet_topo.errors import ConfigError
+from nnunet_topo.training.checkpoint import read_checkpoint
 from nnunet_topo.training.noise import add_noise
+from nnunet_topo.training.trainers import nnUNetTrainerTopo
 
 
 def network() -> nn.Module:
@@ -105,3 +110,62 @@ def test_another_process_draws_the_same() -> None:
 def test_pattern_without_a_parameter_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"noise\.parameters.*'decodr\.\*'.*Did you mean 'decoder"):
         changes(patterns=("decodr.*",))
+
+
+def test_noise_of_an_escape_comes_before_the_next_epoch_and_never_behind_the_last(make_trainer, tmp_path: Path) -> None:
+    """What is saved as the best or the final weights is what was measured; a checkpoint in between keeps the debt."""
+    recipe = {
+        "name": "escaping",
+        "epochs": 3,
+        "iterations_per_epoch": 1,
+        "validation_iterations": 1,
+        "checkpoint_every": 1,
+        "seed": 1,
+        "phases": [{"from": 0, "weights": {"dice": 1.0}}],
+        "monitor": {"patches": 1, "smoothing_epochs": 1},
+        "plateau": {
+            "patience": 1,
+            "threshold": 100.0,
+            "cooldown": 0,
+            "evaluation_epochs": 1,
+            "actions": ["noise"],
+            "noise_std": 0.5,
+        },
+    }
+    trainer = make_trainer(nnUNetTrainerTopo, recipe=recipe)
+    weights: dict[str, torch.Tensor] = {}
+
+    def noted(hook: str) -> None:
+        original = getattr(trainer, hook)
+
+        def run(*arguments):
+            epoch = trainer.current_epoch
+            weights[f"{hook} {epoch} before"] = parameters_to_vector(trainer.network.parameters()).detach().clone()
+            result = original(*arguments)
+            weights[f"{hook} {epoch} behind"] = parameters_to_vector(trainer.network.parameters()).detach().clone()
+            if (hook, epoch) == ("on_epoch_end", 1):
+                shutil.copy(Path(trainer.output_folder) / "checkpoint_latest.pth", tmp_path / "between.pth")
+            return result
+
+        setattr(trainer, hook, run)
+
+    noted("on_epoch_end")
+    noted("on_train_epoch_start")
+    trainer.run_training()
+    events = [(line["epoch"], line["what"]) for line in trainer.journal.lines() if line["kind"] == "event"]
+    assert {(1, "plateau"), (2, "plateau")} <= set(events)
+    for epoch in (1, 2):
+        assert torch.equal(weights[f"on_epoch_end {epoch} before"], weights[f"on_epoch_end {epoch} behind"])
+    noisy = weights["on_train_epoch_start 2 behind"]
+    change = (noisy - weights["on_train_epoch_start 2 before"]).norm() / noisy.norm()
+    assert 0.1 < change < 0.9
+    final = read_checkpoint(Path(trainer.output_folder) / "checkpoint_final.pth")["network_weights"]
+    names = [name for name, _ in trainer.network.named_parameters()]
+    assert torch.equal(weights["on_epoch_end 2 before"], parameters_to_vector([final[name] for name in names]))
+
+    resumed = make_trainer(nnUNetTrainerTopo, recipe=recipe, continue_training=True)
+    resumed.load_checkpoint(read_checkpoint(tmp_path / "between.pth"))
+    resumed.on_train_start()
+    resumed.on_epoch_start()
+    resumed.on_train_epoch_start()
+    assert torch.equal(parameters_to_vector(resumed.network.parameters()), noisy)

@@ -138,3 +138,34 @@ def test_workers_and_no_workers_keep_the_same_section(make_trainer, monkeypatch)
     assert section["ranks"][0]["blur_paths"] == []
     assert set(section["ranks"][0]["random"]) == {"python", "numpy", "torch"}
     assert section["position"] is None
+
+
+def test_latest_knows_the_best_of_its_own_epoch(make_trainer, monkeypatch) -> None:
+    """Else a run that goes on from it replaces the best checkpoint by a worse one; stock nnU-Net's does."""
+    outcomes = iter([0.2, 0.9, 0.1])
+    monkeypatch.setattr("numpy.nanmean", lambda _: next(outcomes))
+    trainer = make_trainer(nnUNetTrainerTopo, recipe={**RECIPE, "epochs": 3, "checkpoint_every": 1})
+    original, saved = trainer.save_checkpoint, []
+
+    def noted(file):
+        original(file)
+        saved.append((trainer.current_epoch, Path(file).name.removesuffix(".pth").removeprefix("checkpoint_")))
+
+    trainer.save_checkpoint = noted
+    trainer.run_training()
+    names = [name for name in saved if name[1] != "best_topo"]
+    assert names == [(0, "best"), (0, "latest"), (1, "best"), (1, "latest"), (2, "final")]
+    previous = read_checkpoint(Path(trainer.output_folder) / "checkpoint_previous.pth")
+    best = read_checkpoint(Path(trainer.output_folder) / "checkpoint_best.pth")
+    assert previous["current_epoch"] == best["current_epoch"] == 2
+    assert previous["_best_ema"] == best["_best_ema"] == pytest.approx(0.27)
+
+
+def test_nan_is_no_best_to_go_on_with(make_trainer) -> None:
+    trainer = make_trainer(nnUNetTrainerTopo, recipe=RECIPE)
+    trainer.on_train_start()
+    for best, expected in ((float("nan"), None), (None, None), (0.0, 0.0), (0.4, 0.4)):
+        trainer._best_ema = best
+        trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_best.pth"))
+        trainer.load_checkpoint(read_checkpoint(Path(trainer.output_folder) / "checkpoint_best.pth"))
+        assert trainer._best_ema == expected

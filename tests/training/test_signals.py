@@ -121,3 +121,13 @@ def test_ranks_agree(tmp_path: Path) -> None:
         "norms are nan [False, True, False, True]",
         "weights unchanged [False, True, False, True]",
     ]
+
+
+def test_ranks_ask_each_other_however_short_an_epoch_is(make_trainer, monkeypatch) -> None:
+    """Steps count on over the epochs: 4 of them an epoch would never come to a multiple of DDP_CHECK_EVERY."""
+    phases = [{"from": 0, "weights": {"dice": 1.0}}]
+    recipe = {"name": "short", "epochs": 3, "iterations_per_epoch": 3, "validation_iterations": 1, "phases": phases}
+    trainer, asked = make_trainer(nnUNetTrainerTopo, recipe=recipe), []
+    monkeypatch.setattr(StopSignals, "pending", lambda self, step, device: asked.append(step))
+    trainer.run_training()
+    assert asked == [*range(1, 13), 0]
