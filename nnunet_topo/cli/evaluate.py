@@ -53,6 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     """Score, write, print, and return the exit status."""
     from nnunet_topo.data.raw import require_writable
+    from nnunet_topo.errors import DataError
     from nnunet_topo.evaluation.evaluate import evaluate_folders, write_evaluation
     from nnunet_topo.metrics.scores import TOLERANCE_MM
 
@@ -73,11 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
         ignore_label=arguments.ignore_label,
         chill=arguments.chill,
     )
-    table = write_evaluation(evaluation, path)
     for warning in evaluation.warnings:
         print(f"warning: {warning.case}: {warning.message}", file=sys.stderr)
     for problem in evaluation.problems:
         print(f"error: {problem.case}: {problem.message}", file=sys.stderr)
+    if not evaluation.summary["metric_per_case"]:
+        raise DataError(f"cases: expected at least one that can be scored, got none. {path} was not written.")
+    table = write_evaluation(evaluation, path)
     if arguments.json:
         print(json.dumps(evaluation.summary, indent=4, sort_keys=True))
     else:

@@ -72,6 +72,16 @@ def test_a_broken_case_is_reported_and_the_status_is_one(folders: Folders, tmp_p
     assert run(folders, "--chill") == 0
 
 
+def test_scores_are_not_replaced_by_those_of_no_case(folders: Folders, capsys) -> None:
+    assert run(folders) == 0
+    before = (folders.predictions / "summary_topo.json").read_bytes()
+    assert run(folders, "--connectivity", "4") == 1  # of images
+    errors = capsys.readouterr().err
+    assert "connectivity: expected" in errors
+    assert "error: cases: expected at least one that can be scored, got none." in errors
+    assert (folders.predictions / "summary_topo.json").read_bytes() == before
+
+
 def test_several_labels_get_a_column_each_and_the_mean(tmp_path: Path, capsys) -> None:
     folders = Folders(tmp_path / "data", None)
     folders.add_random(2, (0, 1, 4))
