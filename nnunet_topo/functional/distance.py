@@ -13,6 +13,9 @@ from nnunet_topo.errors import ShapeError
 FAR = 60000.0
 """Distance stated where there is no other side to measure to; float16 can hold it and no band reaches it."""
 
+_BLOCK = 1 << 17
+"""Voxels worked on at once: few enough for a processor's cache, many enough for numpy."""
+
 
 def signed_distance(
     onehot: NDArray[np.bool_], valid: NDArray[np.bool_] | None = None, spacing: Sequence[float] | None = None
@@ -55,9 +58,9 @@ def signed_distance(
 def distance_to(mask: NDArray[np.bool_], sampling: Sequence[float]) -> NDArray[np.float32]:
     """Distance of each voxel centre to the nearest one of the mask, exact.
 
-    Axis after axis takes the lower envelope of the parabolas over each line, whole planes at a time, and stops at the
+    Axis after axis takes the lower envelope of the parabolas over each line, many lines at a time, and stops at the
     largest distance still to be lowered. That is several times faster than scipy, which also finds out which voxel is
-    the nearest: 0.1 s for a 128^3 patch.
+    the nearest.
 
     Args:
         mask: (X, Y[, Z]) bool.
@@ -80,10 +83,11 @@ def distance_to(mask: NDArray[np.bool_], sampling: Sequence[float]) -> NDArray[n
     squares = _along_first_axis(mask, edges[0], far, dtype)
     np.multiply(squares, squares, out=squares)
     for axis in range(1, mask.ndim):
-        # Each plane has the lines along this axis in its first one.
-        planes = np.moveaxis(squares, axis, 1) if mask.ndim == 3 else squares.T[None]
-        for plane in planes:
-            plane[...] = _lower_envelope(np.ascontiguousarray(plane), edges[axis])
+        lines = np.moveaxis(squares, axis, 0)
+        count = max(1, _BLOCK * lines.shape[1] // lines.size)
+        for start in range(0, lines.shape[1], count):
+            block = lines[:, start : start + count]
+            block[...] = _lower_envelope(np.ascontiguousarray(block), edges[axis])
     return np.sqrt(squares, dtype=np.float32)
 
 
