@@ -311,7 +311,6 @@ def main() -> int:
 
     from nnunet_topo.metrics.registry import METRICS
 
-    begin = monotonic()
     bench = Bench(arguments.work.resolve(), arguments.epochs, arguments.iterations)
     datasets: dict[str, Any] = {}
     for task in (task for task in TASKS if task.name in arguments.only):
@@ -342,7 +341,6 @@ def main() -> int:
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "what": what,
         "seeds": arguments.seeds,
-        "seconds": round(monotonic() - begin),
         "datasets": datasets,
     }
     print(markdown(result))
