@@ -81,8 +81,10 @@ def train_killed(bench: Bench, model: Model, fold: int | str, *flags: object) ->
     bench.run_until(model.dataset, step, *_training_arguments(model, fold, *flags), reached=in_the_middle)
     with bench.check(model.dataset, "killed before the last epoch, checkpoint whole"):
         assert not (folder / "checkpoint_final.pth").exists(), "training was already finished"
-        epoch = int(read_checkpoint(folder / "checkpoint_latest.pth")["current_epoch"])
-        assert 0 < epoch < EPOCHS, f"checkpoint_latest.pth continues with epoch {epoch}"
+        # The best one of an epoch is written before the latest, so the kill may leave it the newer of the two.
+        files = [file for name in ("latest", "best") if (file := folder / f"checkpoint_{name}.pth").is_file()]
+        epoch = max(int(read_checkpoint(file)["current_epoch"]) for file in files)
+        assert 0 < epoch < EPOCHS, f"the newest checkpoint continues with epoch {epoch}"
     return epoch
 
 
