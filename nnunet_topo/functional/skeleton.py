@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunet_topo.functional.masks import spatial_axes
-from nnunet_topo.functional.morphology import dilate_cube, dilate_cube_backward, erode_cross, erode_cross_backward
+from nnunet_topo.functional.skeleton_step import Steps, steps_for
 
 MOST_ITERATIONS = 16
 """What `iterations_for` gives at most: structures more than about twice as thick keep a core."""
@@ -20,16 +19,12 @@ _VOXELS_AT_ONCE = (
 )  # bounds the memory of the backward pass, and keeps the number of kernels low for small images
 
 
-def _lost_by_opening(image: Tensor, eroded: Tensor) -> Tensor:
-    return (image - dilate_cube(eroded)).clamp_min_(0.0)
-
-
-def _skeletonise(image: Tensor, skeleton: Tensor, iterations: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _skeletonise(steps: Steps, image: Tensor, skeleton: Tensor, iterations: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Image and skeleton before the first iteration and after each."""
     yield image, skeleton
     for _ in range(iterations):
-        eroded = erode_cross(image)
-        skeleton = skeleton + _lost_by_opening(image, eroded) * (1.0 - skeleton)
+        eroded = steps.erode_cross(image)
+        skeleton = steps.add_residue(image, eroded, skeleton)
         image = eroded
         yield image, skeleton
 
@@ -39,34 +34,32 @@ def _skeleton_backward(x: Tensor, iterations: int, gradient: Tensor) -> Tensor:
     length = math.isqrt(max(iterations - 1, 1)) + 1
     starts = range(0, iterations, length)
     firsts = []
-    for i, state in enumerate(_skeletonise(x, torch.zeros_like(x), iterations)):
+    steps = steps_for(x)
+    for i, state in enumerate(_skeletonise(steps, x, torch.zeros_like(x), iterations)):
         if i in starts:
             firsts.append(state)
     image, skeleton = state
     to_skeleton, to_image = gradient * (1.0 - image), gradient * (1.0 - skeleton)
     del image, skeleton, state
     for start in reversed(starts):
-        states = list(_skeletonise(*firsts.pop(), min(length, iterations - start)))
+        states = list(_skeletonise(steps, *firsts.pop(), min(length, iterations - start)))
         eroded = states.pop()[0]
         while states:
             image, skeleton = states.pop()
-            found = _lost_by_opening(image, eroded)
-            to_found = to_skeleton * (1.0 - skeleton) * (found > 0)
-            to_skeleton = to_skeleton * found.neg_().add_(1.0)
-            to_eroded = to_image - dilate_cube_backward(to_found, eroded)
-            to_image = to_found.add_(erode_cross_backward(to_eroded, image, eroded))
+            to_residue, to_opened, to_skeleton = steps.residue_backward(image, eroded, skeleton, to_skeleton)
+            to_image = to_residue.add_(steps.erode_cross_backward(to_image - to_opened, image, eroded))
             eroded = image
     return to_image
 
 
 def _depth_backward(x: Tensor, iterations: int, gradient: Tensor) -> Tensor:
-    images = [x]
+    images, steps = [x], steps_for(x)
     for _ in range(iterations):
-        images.append(erode_cross(images[-1]))
+        images.append(steps.erode_cross(images[-1]))
     to_image = gradient
     while len(images) > 1:
         eroded = images.pop()
-        to_image = gradient + erode_cross_backward(to_image, images[-1], eroded)
+        to_image = gradient + steps.erode_cross_backward(to_image, images[-1], eroded)
     return to_image
 
 
@@ -91,7 +84,7 @@ class _SoftSkeleton(torch.autograd.Function):
         ctx.iterations = iterations
         result = torch.empty_like(images)
         for n, members in _groups(iterations, images[0].numel()):
-            for state in _skeletonise(images[members], torch.zeros_like(images[members]), n):
+            for state in _skeletonise(steps_for(images), images[members], torch.zeros_like(images[members]), n):
                 image, skeleton = state
             result[members] = skeleton + image * (1.0 - skeleton)
         return result
@@ -129,16 +122,16 @@ class _SoftDepth(torch.autograd.Function):
 
 
 def _depth(image: Tensor, iterations: int) -> Tensor:
-    total = image.clone()
+    total, steps = image.clone(), steps_for(image)
     for _ in range(iterations):
-        image = erode_cross(image)
+        image = steps.erode_cross(image)
         total += image
     return total
 
 
 def _each(x: Tensor, iterations: int | Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:
     """(B, K, ...) as a batch of B * K one-channel images, and the iterations of each."""
-    images = x.reshape(-1, 1, *x.shape[2:])
+    images = x.reshape(-1, 1, *x.shape[2:]).contiguous()
     return images, (iterations,) * len(images) if isinstance(iterations, int) else tuple(iterations)
 
 
@@ -196,12 +189,8 @@ def mask_skeleton(mask: Tensor, iterations: int | Sequence[int] = 10) -> Tensor:
     images, each = _each(mask.to(torch.uint8), iterations)
     result = torch.empty_like(images)
     for n, members in _groups(each, images[0].numel()):
-        image = images[members]
-        skeleton = torch.zeros_like(image)
-        for _ in range(n):
-            eroded = erode_cross(image)
-            skeleton |= image > dilate_cube(eroded)
-            image = eroded
+        for state in _skeletonise(steps_for(images), images[members], torch.zeros_like(images[members]), n):
+            image, skeleton = state
         result[members] = skeleton | image
     return result.reshape(mask.shape)
 
@@ -234,13 +223,14 @@ def iterations_for(mask: Tensor) -> list[int]:
     Returns:
         B * K numbers from 2 to `MOST_ITERATIONS`, sample by sample.
     """
-    image = mask.to(torch.uint8)
-    survived = torch.zeros(mask.shape[:2], dtype=torch.int64, device=mask.device)
+    image = mask.to(torch.uint8).reshape(-1, 1, *mask.shape[2:]).contiguous()
+    survived = torch.zeros(len(image), dtype=torch.int64, device=mask.device)
+    steps = steps_for(image)
     for _ in range(MOST_ITERATIONS - 2):
-        image = erode_cross(image)
-        left = image.amax(spatial_axes(image))
+        image = steps.erode_cross(image)
+        left = image.flatten(1).amax(1)
         # Stopping early saves time on a CPU; a GPU would have to be waited for each time.
         if mask.device.type == "cpu" and not left.any():
             break
         survived += left
-    return (survived + 2).flatten().tolist()
+    return (survived + 2).tolist()
