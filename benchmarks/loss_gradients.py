@@ -55,12 +55,13 @@ def draw(name: str, path: Path) -> None:
     figure, panels = plt.subplots(1, len(pictures), figsize=(3.2 * len(pictures), 3.2), layout="constrained")
     for panel, (title, (labels, predicted, shown)) in zip(panels, pictures.items(), strict=True):
         wanted = descent(name, labels, predicted)[shown]
-        most = np.abs(wanted).max() or 1.0
-        panel.imshow(wanted, cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
+        most = np.abs(wanted).max()
+        limit = most or 1.0
+        panel.imshow(wanted, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
         panel.contour(predicted[shown], levels=[0.5], colors="grey", linewidths=1.0)
         panel.contour(labels[shown], levels=[0.5], colors="black", linewidths=1.0)
         panel.set(xticks=[], yticks=[])
-        panel.set_title(f"{title} (most {most:.1e})", fontsize=8)
+        panel.set_title(f"{title} ({f'most {most:.1e}' if most else 'nothing'})", fontsize=8)
     figure.suptitle(name, fontsize=10)
     figure.savefig(path, dpi=80)
     plt.close(figure)
