@@ -9,7 +9,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -234,7 +234,7 @@ def restore(trainer: nnUNetTrainer, checkpoint: Mapping[str, Any], file: str | P
     """Put what stock nnU-Net keeps of an initialised trainer into the state of a checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is of another network, or holds nothing but weights.
+        CheckpointError: the checkpoint is of another network or optimiser, or holds nothing but weights.
     """
     require_resumable(checkpoint, file)
     load_weights(trainer.network, checkpoint["network_weights"], file)
@@ -246,6 +246,23 @@ def restore(trainer: nnUNetTrainer, checkpoint: Mapping[str, Any], file: str | P
     trainer.inference_allowed_mirroring_axes = checkpoint.get(
         "inference_allowed_mirroring_axes", trainer.inference_allowed_mirroring_axes
     )
-    trainer.optimizer.load_state_dict(checkpoint["optimizer_state"])
+    _load_optimizer(trainer.optimizer, checkpoint["optimizer_state"], file)
     if trainer.grad_scaler is not None and checkpoint.get("grad_scaler_state") is not None:
         trainer.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], file: str | Path) -> None:
+    """Load an optimiser's state; one of stock nnU-Net may be of another optimiser or of more parameters."""
+    saved, own = (_optimizer_kind(groups) for groups in (state["param_groups"], optimizer.param_groups))
+    if saved != own:
+        raise CheckpointError(
+            f"optimizer_state: expected that of {own[0]} over {own[1]} parameter tensors, as the recipe asks for, got "
+            f"that of {saved[0]} over {saved[1]}. {file}. Go on with a recipe of the same 'optimizer' and 'trainable', "
+            "or start a run of its own from these weights with start_from or -pretrained_weights."
+        )
+    optimizer.load_state_dict(dict(state))
+
+
+def _optimizer_kind(groups: Sequence[Mapping[str, Any]]) -> tuple[str, int]:
+    """Name of the optimiser in a recipe, and the number of parameter tensors."""
+    return "adamw" if "betas" in groups[0] else "sgd", sum(len(group["params"]) for group in groups)

@@ -92,17 +92,26 @@ class Journal:
 
         Raises:
             ConfigError: `epoch` is not an int >= 0.
-            DataError: a line before the last is damaged.
+            DataError: a line before the last is damaged, or the file cannot be written.
         """
         limit = _epoch_number(epoch)
         if not self.path.exists():
             return
         if limit == 0:
-            write_atomically(self.path, b"")  # also when the journal of an earlier run is damaged
+            self._replace(b"")  # also when the journal of an earlier run is damaged
             return
         kept = b"".join(raw + b"\n" for raw, line in self._sound_lines()[:lines] if line["epoch"] < limit)
         if kept != self.path.read_bytes():
-            write_atomically(self.path, kept)
+            self._replace(kept)
+
+    def _replace(self, content: bytes) -> None:
+        try:
+            write_atomically(self.path, content)
+        except OSError as error:
+            raise DataError(
+                f"journal: expected to replace the file, got {error.strerror or error}. {self.path}. "
+                "It is as it was: make room."
+            ) from error
 
     def _sound_lines(self) -> list[tuple[bytes, dict[str, Any]]]:
         content = self.path.read_bytes() if self.path.exists() else b""

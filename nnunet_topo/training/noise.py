@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from nnunet_topo.errors import ConfigError
 from nnunet_topo.recipe import Noise, Recipe
 from nnunet_topo.training.checkpoint import bare_network
 from nnunet_topo.training.optimization import matching_parameters
@@ -16,12 +17,23 @@ from nnunet_topo.training.optimization import matching_parameters
 def require_noisy_parameters(network: nn.Module, recipe: Recipe) -> None:
     """Raise when noise that the recipe may ask for later would find no parameter to go to.
 
+    Args:
+        network: its frozen parameters are frozen already.
+        recipe: of the run.
+
     Raises:
-        ConfigError: a pattern that matches no parameter.
+        ConfigError: a pattern that matches no parameter, or `trainable` freezes all that match.
     """
     escapes = recipe.plateau.actions if recipe.plateau else ()
-    if recipe.noise is not None or "noise" in escapes:
-        matching_parameters(bare_network(network), (recipe.noise or Noise()).parameters, "noise.parameters")
+    if recipe.noise is None and "noise" not in escapes:
+        return
+    patterns = (recipe.noise or Noise()).parameters
+    matching = matching_parameters(bare_network(network), patterns, "noise.parameters")
+    if not any(parameter.requires_grad for parameter in matching.values()):
+        raise ConfigError(
+            f"noise.parameters: expected patterns that match a trainable parameter, got {list(patterns)} while "
+            f"trainable is {list(recipe.trainable)}. recipe '{recipe.name}'. Name parameters that are not frozen."
+        )
 
 
 def add_noise(network: nn.Module, std: float, seed: int, patterns: str | Sequence[str]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_topo.control import Event
-from nnunet_topo.errors import CheckpointError, ConfigError
+from nnunet_topo.errors import CheckpointError, ConfigError, DataError
 from nnunet_topo.recipe import (
     Recipe,
     load_recipe,
@@ -71,7 +71,8 @@ def against_checkpoint(
     """Recipe to go on with after loading a checkpoint.
 
     A recipe that nobody named gives way to the checkpoint's. One that was named must be the checkpoint's own when the
-    training goes on; for a validation it does not matter, and the named one stays.
+    training goes on. For a validation it does not matter, and gives way too: the checkpoint's optimiser and controls
+    fit its own recipe only.
 
     Args:
         resolved: what environment, plans or default gave.
@@ -88,14 +89,16 @@ def against_checkpoint(
     if not resolved.explicit:
         return ResolvedRecipe(recipe, "checkpoint", explicit=False)
     differences = recipe_differences(recipe, resolved.recipe)
-    if differences and continue_training:
+    if not differences:
+        return resolved
+    if continue_training:
         raise CheckpointError(
             f"--c: expected the checkpoint's recipe '{recipe.name}', got '{resolved.recipe.name}' "
             f"(from the {resolved.source}), which differs in {'; '.join(differences)}. {file}. "
             f"To go on with the checkpoint's recipe set {RECIPE_VARIABLE} to the {RECIPE_FILE} beside it; to train the "
             "other one give it plans of its own ('nnunet-topo plan')."
         )
-    return resolved
+    return ResolvedRecipe(recipe, "checkpoint", explicit=False)
 
 
 def refuse_other_folds(recipe: Recipe, model_folder: Path, fold_folder: Path) -> None:
@@ -132,9 +135,19 @@ def _recipe_of_fold(folder: Path) -> Recipe | None:
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
-    """Write the resolved recipe beside the checkpoints, every default filled in."""
-    text = f"# The recipe of this run, every default filled in.\n{recipe_to_yaml(recipe)}"
-    write_atomically(folder / RECIPE_FILE, text.encode())
+    """Write the resolved recipe beside the checkpoints, every default filled in.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
+    text, file = f"# The recipe of this run, every default filled in.\n{recipe_to_yaml(recipe)}", folder / RECIPE_FILE
+    try:
+        write_atomically(file, text.encode())
+    except OSError as error:
+        raise DataError(
+            f"recipe: expected to write a file, got {error.strerror or error}. {file}. "
+            "Make room, or make the folder writable."
+        ) from error
 
 
 def start_events(

@@ -14,20 +14,19 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from nnunetv2.configuration import default_num_processes
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 
 from nnunet_topo import __version__
 from nnunet_topo.control import Event, LearningRateControl, PhaseControl, build_controls, load_control_states
 from nnunet_topo.control.action import AddNoise
-from nnunet_topo.data.labels import require_declared_labels
 from nnunet_topo.errors import DataError, show_without_traceback
 from nnunet_topo.losses import NNUNET_TERM, CompoundLoss
 from nnunet_topo.recipe import Recipe
 from nnunet_topo.training.actions import KeptWeights, add_due_noise, execute, keep_if_best
 from nnunet_topo.training.averaging import WeightAverage, put_average_in_place
 from nnunet_topo.training.checkpoint import TOPO_KEY
+from nnunet_topo.training.data_checks import require_usable_data
 from nnunet_topo.training.existing_run import Choice, look_before_start
 from nnunet_topo.training.figure import draw_progress
 from nnunet_topo.training.guards import NonFiniteGuard, sound_steps
@@ -203,9 +202,7 @@ class nnUNetTrainerTopo(nnUNetTrainer):
         folder = Path(self.output_folder)
         refuse_other_folds(self.recipe, Path(self.output_folder_base), folder)
         if self.local_rank == 0:
-            require_declared_labels(
-                self.preprocessed_dataset_folder, self.dataset_json, processes=default_num_processes
-            )
+            require_usable_data(self)
         started_from = None
         if needs_weights(self.recipe) and self.loaded_checkpoint is None:
             started_from = start_from(self.network, self.recipe, self.fold, self._initial_weights)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -166,7 +167,7 @@ def test_a_crash_while_cutting_back_leaves_the_old_file(journal: Journal, monkey
         raise OSError("no space left")
 
     monkeypatch.setattr(journal_module.os, "replace", crash)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(DataError, match="no space left"):
         journal.cut_back(1)
     assert journal.path.read_bytes() == before
 
@@ -221,3 +222,17 @@ def test_counting_needs_no_sound_lines(journal: Journal) -> None:
     assert journal.count() == len(journal.lines()) == 2
     journal.path.write_bytes(b"edited\n" + journal.path.read_bytes() + b"torn")
     assert journal.count() == 3
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_cut_that_cannot_be_written_leaves_the_file(journal: Journal, monkeypatch, epoch: int) -> None:
+    fill(journal, 3)
+    before = journal.path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("nnunet_topo.training.atomic.os.fsync", full)
+    with pytest.raises(DataError, match=r"^journal: .*No space left.*topo_journal\.jsonl"):
+        journal.cut_back(epoch)
+    assert journal.path.read_bytes() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -27,6 +28,10 @@ def recipe_file(folder: Path, **changes: object) -> Path:
     file = folder / "mine.yaml"
     file.write_text(yaml.safe_dump({**SHORT, "name": "mine", **changes}))
     return file
+
+
+def full(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 class TestWhichRecipe:
@@ -69,7 +74,51 @@ class TestWhichRecipe:
         monkeypatch.setenv("NNUNET_TOPO_RECIPE", str(recipe_file(tmp_path, optimizer={"lr": 0.5})))
         with pytest.raises(CheckpointError, match=r"optimizer\.lr.*0\.5"):
             make_trainer(nnUNetTrainerTopo, continue_training=True).load_checkpoint(file)
-        make_trainer(nnUNetTrainerTopo).load_checkpoint(file)  # a validation goes on
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"optimizer": {"name": "adamw"}},
+            {"trainable": ["decoder.seg_layers.*"]},
+            {"plateau": None, "noise": None, "averaging": None},
+        ],
+    )
+    def test_a_validation_takes_the_checkpoints_own_whatever_is_named(
+        self, make_trainer, monkeypatch, tmp_path, changes: dict
+    ) -> None:
+        recipe = {**SHORT, "plateau": {}, "noise": {}, "averaging": {"kind": "ema", "start": 0}}
+        trained = make_trainer(nnUNetTrainerTopo, recipe=recipe)
+        trained.run_training()
+        monkeypatch.setenv("NNUNET_TOPO_RECIPE", str(recipe_file(tmp_path, **changes)))
+        trainer = make_trainer(nnUNetTrainerTopo)
+        trainer.load_checkpoint(str(Path(trained.output_folder) / "checkpoint_final.pth"))
+        assert (trainer.recipe.name, trainer.resolved.source) == ("short", "checkpoint")
+        weights = trained.network.state_dict()
+        assert all(torch.equal(value, weights[name]) for name, value in trainer.network.state_dict().items())
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"optimizer": {"name": "adamw"}}, r"that of adamw over (\d+) .*that of sgd over \1\."),
+            ({"trainable": ["decoder.seg_layers.*"]}, r"that of sgd over 4 .*that of sgd over \d\d\."),
+        ],
+    )
+    def test_a_stock_checkpoint_of_another_optimiser_is_refused(self, make_trainer, change: dict, message: str) -> None:
+        trained = make_trainer(nnUNetTrainerTopo, recipe=SHORT)
+        trained.run_training()
+        file = Path(trained.output_folder) / "checkpoint_final.pth"
+        checkpoint = torch.load(file, weights_only=True)
+        del checkpoint["nnunet_topo"]  # what is left is stock nnU-Net's
+        torch.save(checkpoint, file)
+        trainer = make_trainer(nnUNetTrainerTopo, continue_training=True, recipe={**SHORT, **change})
+        with pytest.raises(CheckpointError, match=message):
+            trainer.load_checkpoint(str(file))
+
+    def test_a_full_disk_at_the_start_is_one_line(self, make_trainer, monkeypatch) -> None:
+        trainer = make_trainer(nnUNetTrainerTopo, recipe=SHORT)
+        monkeypatch.setattr("nnunet_topo.training.atomic.os.fsync", full)
+        with pytest.raises(DataError, match=r"^recipe: .*No space left.*topo_recipe\.yaml"):
+            trainer.run_training()
 
     def test_fold_with_another_recipe_than_its_siblings_is_refused(self, make_trainer) -> None:
         make_trainer(nnUNetTrainerTopo, recipe=SHORT).run_training()
@@ -216,6 +265,13 @@ class TestOptimisation:
         trainer = make_trainer(nnUNetTrainerTopo, recipe={**SHORT, "trainable": ["decoder.seg_layer.*"]})
         with pytest.raises(ConfigError, match="seg_layer"):
             trainer.initialize()
+
+    def test_noise_that_would_reach_frozen_parameters_only_is_refused(self, make_trainer) -> None:
+        frozen = {"trainable": ["encoder.*"], "noise": {"parameters": ["decoder.seg_layers.*"]}}
+        with pytest.raises(ConfigError, match=r"noise\.parameters: .*seg_layers.*trainable is \['encoder\.\*'\]"):
+            make_trainer(nnUNetTrainerTopo, recipe={**SHORT, **frozen}).initialize()
+        frozen["noise"]["parameters"].append("encoder.*")
+        make_trainer(nnUNetTrainerTopo, recipe={**SHORT, **frozen}).initialize()
 
 
 class TestStartFrom:
