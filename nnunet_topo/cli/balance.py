@@ -29,13 +29,22 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "predictions", nargs="+", metavar="PRED_DIR", help="folders of predictions, one for each checkpoint, say"
     )
-    parser.add_argument("-o", dest="output", metavar="OUT", help="folder for balance.json and balance.png")
-    parser.add_argument("--label", type=int, help="look at this label alone; default: all foreground together")
     parser.add_argument(
-        "--dataset-json", metavar="FILE", help="default: that of the folders or of those that they are in"
+        "-o", dest="output", metavar="OUT", help="folder for balance.json and balance.png (default: neither is written)"
     )
     parser.add_argument(
-        "--ignore-label", type=int, metavar="N", help="marks unlabelled voxels, where there is no dataset.json"
+        "--label", type=int, metavar="N", help="value of the label to look at alone (default: all foreground together)"
+    )
+    parser.add_argument(
+        "--dataset-json",
+        metavar="FILE",
+        help="says what the labels are (default: in the folders or in those above them)",
+    )
+    parser.add_argument(
+        "--ignore-label",
+        type=int,
+        metavar="N",
+        help="value of unlabelled voxels, where there is no dataset.json (default: none)",
     )
     parser.add_argument(
         "--select",

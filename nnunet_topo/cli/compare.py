@@ -27,7 +27,10 @@ def add_parser(subparsers: Any) -> None:
         help="summary.json or summary_topo.json, or a folder that holds one; the first is the baseline",
     )
     parser.add_argument(
-        "--metrics", nargs="+", metavar="NAME", help="default: all that both hold and that can be better or worse"
+        "--metrics",
+        nargs="+",
+        metavar="NAME",
+        help="metrics to compare (default: all that both hold and that can be better or worse)",
     )
     parser.add_argument("--per-label", action="store_true", help="a row for each label besides the foreground's mean")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -32,17 +32,29 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "-o", "--output", metavar="OUT", help=f"a folder, or a file *.json (default: PRED_DIR/{SUMMARY_NAME}.json)"
     )
-    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="names of metrics (docs/metrics.md)")
+    parser.add_argument(
+        "--metrics", nargs="+", metavar="NAME", help="names of metrics (default: a common set; docs/metrics.md)"
+    )
     parser.add_argument("--preset", metavar="NAME", help="a set of metrics: vesuvius, vessel or volumetric")
     parser.add_argument(
-        "--dataset-json", metavar="FILE", help="(default: beside the predictions or the ground truth, or above them)"
+        "--dataset-json",
+        metavar="FILE",
+        help="says what the labels are (default: beside the predictions or the ground truth, or above them)",
     )
     parser.add_argument(
-        "--ignore-label", type=int, metavar="VALUE", help="marks unlabelled voxels, where there is no dataset.json"
+        "--ignore-label",
+        type=int,
+        metavar="VALUE",
+        help="value of unlabelled voxels, where there is no dataset.json (default: none)",
     )
-    parser.add_argument("--tolerance", type=float, metavar="MM", help="of the surface Dice (default: 2 mm)")
     parser.add_argument(
-        "--connectivity", type=int, choices=(26, 6, 8, 4), help="of the foreground (default: 26, in 2-D 8)"
+        "--tolerance", type=float, metavar="MM", help="tolerance of the surface Dice in mm (default: 2)"
+    )
+    parser.add_argument(
+        "--connectivity",
+        type=int,
+        choices=(26, 6, 8, 4),
+        help="neighbours of a voxel of the foreground (default: 26, in 2-D 8)",
     )
     parser.add_argument("--chill", action="store_true", help="cases without a prediction are fine")
     add_processes(parser, min(4, os.cpu_count() or 1))

@@ -28,10 +28,15 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("dataset", metavar="ID", help="dataset id or name")
     parser.add_argument(
-        "-tr", dest="trainers", nargs="+", default=["nnUNetTrainer"], metavar="TRAINER", help="default: nnUNetTrainer"
+        "-tr",
+        dest="trainers",
+        nargs="+",
+        default=["nnUNetTrainer"],
+        metavar="TRAINER",
+        help="trainers (default: nnUNetTrainer)",
     )
     parser.add_argument(
-        "-p", dest="plans", nargs="+", default=["nnUNetPlans"], metavar="PLANS", help="default: nnUNetPlans"
+        "-p", dest="plans", nargs="+", default=["nnUNetPlans"], metavar="PLANS", help="plans (default: nnUNetPlans)"
     )
     parser.add_argument(
         "-c",
@@ -39,10 +44,16 @@ def add_parser(subparsers: Any) -> None:
         nargs="+",
         default=list(CONFIGURATIONS),
         metavar="CONFIG",
-        help="default: those of " + ", ".join(CONFIGURATIONS) + " that the plans hold",
+        help="configurations (default: those of " + ", ".join(CONFIGURATIONS) + " that the plans hold)",
     )
     parser.add_argument(
-        "-f", dest="folds", nargs="+", type=_fold, default=[0, 1, 2, 3, 4], metavar="FOLD", help="default: 0 1 2 3 4"
+        "-f",
+        dest="folds",
+        nargs="+",
+        type=_fold,
+        default=[0, 1, 2, 3, 4],
+        metavar="FOLD",
+        help="folds (default: 0 1 2 3 4)",
     )
     parser.add_argument("--metric", required=True, metavar="NAME", help="what ranks, for example leaderboard or cldice")
     parser.add_argument(

@@ -26,9 +26,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "-r", dest="recipe", required=True, metavar="RECIPE", help="name of a recipe, or path of a file"
     )
-    parser.add_argument("-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help="default: %(default)s")
     parser.add_argument(
-        "-c", dest="configurations", nargs="+", metavar="CONFIG", help="configurations to override; default: all"
+        "-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help="plans to start from (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-c", dest="configurations", nargs="+", metavar="CONFIG", help="configurations to override (default: all)"
     )
     parser.add_argument(
         "--set",

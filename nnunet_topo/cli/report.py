@@ -24,7 +24,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         help="model folder (TRAINER__PLANS__CONFIGURATION), one fold_* in it, or with --ground-truth predictions",
     )
-    parser.add_argument("-o", dest="output", metavar="OUT.html", type=Path, help="default: report.html in RESULTS_DIR")
+    parser.add_argument(
+        "-o", dest="output", metavar="OUT.html", type=Path, help="file to write (default: report.html in RESULTS_DIR)"
+    )
     parser.add_argument(
         "--against", metavar="OTHER_RESULTS_DIR", type=Path, help="another run on the same cases to compare with"
     )
@@ -32,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--cases", metavar="N", type=int, default=3, help="worst cases in pictures (default: %(default)s)"
     )
     parser.add_argument(
-        "--ground-truth", metavar="GT_DIR", type=Path, help="labels; default: where nnU-Net keeps the dataset's"
+        "--ground-truth", metavar="GT_DIR", type=Path, help="labels (default: where nnU-Net keeps the dataset's)"
     )
     add_processes(parser, 2)
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -16,7 +16,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "nearly touch (tif, ignore label), or a vessel tree with loops (nii.gz). Betti numbers of every case are in "
         "its topology.csv. The same seed gives the same files.",
     )
-    parser.add_argument("-o", "--output", metavar="RAW", help="folder of raw datasets (default: nnUNet_raw)")
+    parser.add_argument("-o", "--output", metavar="RAW", help="folder of raw datasets (default: $nnUNet_raw)")
     parser.add_argument("--kind", default="scroll", help="scroll (default) or vessels")
     parser.add_argument("-n", "--cases", metavar="N", type=int, default=8, help="training cases (default: 8)")
     parser.add_argument(
@@ -25,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--size", metavar="VOXELS", type=int, default=64, help="edge length in voxels, 24 to 256 (default: 64)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the generator, >= 0 (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the generator, >= 0 (default: 0)")
     parser.add_argument(
         "--spacing",
         type=float,
