@@ -13,7 +13,6 @@ from torch import Tensor
 
 from nnunet_topo.functional.betti_engine import betti_engine
 from nnunet_topo.functional.gather import pool_samples
-from nnunet_topo.functional.masks import safe_ratio
 
 _PADDING = 2
 _ANCHOR = 2.0
@@ -58,7 +57,8 @@ def betti_matching_loss(
         batch_dice: one ratio over batch and ranks instead of one a sample.
 
     Returns:
-        () float in [0, 1], 0 is perfect. Neither labels nor prediction: 0 with zero gradient.
+        () float in [0, 1], 0 is perfect. Neither labels nor prediction: 0 with zero gradient. Where the labels have no
+        feature the prediction's count as if the labels had one: F / (1 + F).
 
     Raises:
         ConfigError: the engine is not installed.
@@ -66,19 +66,22 @@ def betti_matching_loss(
     Source:
         Stucki et al., Topologically faithful image segmentation via induced matching of persistence barcodes, ICML
         2023, eq. 6; Stucki et al., Efficient Betti matching, 2024. Differs from it in: the oldest component counts like
-        any other; divided by the features there are; `power`; a missed feature costs as much as a false one.
+        any other; divided by the features there are (of the labels at least 1); `power`; a missed feature costs as much
+        as a false one.
     """
     boxes = _boxes(probabilities.shape[2:], len(probabilities), size, patches, seed)
     # Before the clock starts: a GPU is done with the network's forward pass only then.
     crops = _crops(probabilities, onehot, boxes)
     # The sum of nothing ties the result to the input also where there is no feature.
-    sums = crops.new_zeros(2, *probabilities.shape[:2]) + crops[:0].sum()
+    sums = crops.new_zeros(3, *probabilities.shape[:2]) + crops[:0].sum()
     start = perf_counter()
     for number, chosen in enumerate(crops.split(len(crops) if budget_ms is None else 1), 1):
-        sums = sums + _wrong_and_all(chosen, power)
+        sums = sums + _wrong_expected_false(chosen, power)
         if budget_ms is not None and (perf_counter() - start) * (number + 1) / number > budget_ms / 1000:
             break
-    return safe_ratio(*pool_samples(sums.to(probabilities.device), batch_dice)).mean()
+    wrong, expected, false = pool_samples(sums.to(probabilities.device), batch_dice)
+    # Without the 1, false features where the labels have none would be all there is: a constant share, no gradient.
+    return (wrong / (expected.clamp_min(1.0) + false)).mean()
 
 
 def _boxes(shape: Sequence[int], samples: int, size: int, patches: int, seed: int) -> list[list[tuple[slice, ...]]]:
@@ -106,15 +109,15 @@ def _crops(probabilities: Tensor, onehot: Tensor, boxes: Sequence[Sequence[tuple
     return torch.stack(pairs).cpu().unflatten(0, (-1, *probabilities.shape[:2]))
 
 
-def _wrong_and_all(crops: Tensor, power: float) -> Tensor:
-    """(2, B, K) weight of the wrong features in the boxes of each sample, and that of all; `crops` from `_crops`."""
+def _wrong_expected_false(crops: Tensor, power: float) -> Tensor:
+    """(3, B, K) what `_weights` gives, summed over the boxes of each sample; `crops` from `_crops`."""
     framed = [
         (b, k, _framed(crops[patch, b, k, 0]), _framed(crops[patch, b, k, 1]))
         for patch, b, k in np.ndindex(*crops.shape[:3])
     ]
     # Sublevel sets of 1 - p are superlevel sets of p.
     arrays = [[_inverted(pair[side]) for pair in framed] for side in (2, 3)]
-    sums = crops.new_zeros(2, *crops.shape[1:3])
+    sums = crops.new_zeros(3, *crops.shape[1:3])
     for (b, k, predicted, labelled), matching in zip(framed, betti_engine().compute_matching(*arrays), strict=True):
         at = torch.zeros_like(sums)
         at[:, b, k] = 1.0
@@ -138,8 +141,8 @@ def _inverted(framed: Tensor) -> NDArray[np.float64]:
     return np.ascontiguousarray(1.0 - framed.detach().numpy().astype(np.float64) / _ANCHOR)
 
 
-def _weights(predicted: Tensor, labelled: Tensor, matching: Any, power: float) -> tuple[Tensor, Tensor]:
-    """Weight of the wrong features, and that of all: those of the labels, and what the prediction has besides."""
+def _weights(predicted: Tensor, labelled: Tensor, matching: Any, power: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Weight of the wrong features, that of the labels' features, and that of what the prediction has besides."""
     bars = {
         (side, kind): torch.stack(
             [
@@ -157,7 +160,7 @@ def _weights(predicted: Tensor, labelled: Tensor, matching: Any, power: float) -
     false = (birth - death).pow(power).sum()
     expected, missed = ((birth - death).sum() for birth, death in (bars[2, "matched"], bars[2, "unmatched"]))
     # Births are not below deaths, so a matched feature costs at most 1 too.
-    return apart.square().sum() + false + missed, expected + missed + false
+    return apart.square().sum() + false + missed, expected + missed, false
 
 
 def _values_at(image: Tensor, where: NDArray[np.int64]) -> Tensor:

@@ -200,12 +200,13 @@ def mask_depth(mask: Tensor, iterations: int | Sequence[int] = 10) -> Tensor:
 
     Args:
         mask: (B, K, X, Y[, Z]) bool.
-        iterations: as in `soft_skeleton`, at most 254.
+        iterations: as in `soft_skeleton`.
 
     Returns:
-        (B, K, X, Y[, Z]) uint8.
+        (B, K, X, Y[, Z]) uint8, or int16 for more than 254 iterations.
     """
     images, each = _each(mask.to(torch.uint8), iterations)
+    images = images.to(torch.int16) if max(each) > 254 else images
     result = torch.empty_like(images)
     for n, members in _groups(each, images[0].numel()):
         result[members] = _depth(images[members], n)

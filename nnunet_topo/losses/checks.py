@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -11,7 +12,7 @@ from nnunet_topo.errors import ConfigError
 
 
 def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, Real) and abs(value) <= sys.float_info.max
 
 
 def number(name: str, value: Any, *, low: float, high: float = math.inf, above: bool = False) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,8 +64,13 @@ def label_target(name: str, onehot: Tensor, valid: Tensor | None, spacing: Seque
         raise ConfigError(
             f"target: expected one of {sorted(LABEL_TARGETS)}, got {name!r}.{nearest(name, LABEL_TARGETS)}"
         )
+    # torch.compile would translate the numpy, and loses what is written through a reversed view. Nothing is compiled
+    # where dynamo was never imported, which takes a second.
+    compute = torch.compiler.disable(_batch) if "torch._dynamo" in sys.modules else _batch
+    return compute(LABEL_TARGETS[name], onehot, valid, spacing)
+
+
+def _batch(target: LabelTarget, onehot: Tensor, valid: Tensor | None, spacing: Sequence[float] | None) -> Tensor:
     masks = [None] * len(onehot) if valid is None else list(valid[:, 0].cpu().numpy())
-    maps = [
-        LABEL_TARGETS[name](sample, mask, spacing) for sample, mask in zip(onehot.cpu().numpy(), masks, strict=True)
-    ]
+    maps = [target(sample, mask, spacing) for sample, mask in zip(onehot.cpu().numpy(), masks, strict=True)]
     return torch.from_numpy(np.stack(maps)).to(onehot.device)

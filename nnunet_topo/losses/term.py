@@ -80,7 +80,7 @@ class Term(nn.Module):
         Raises:
             ShapeError: shapes do not fit together.
             ConfigError: a target of another name.
-            DataError: a label outside the range (on the CPU).
+            DataError: a label outside the range, or between two (on the CPU).
         """
         handed_in = {} if targets is None else targets
         for name in handed_in:

@@ -30,7 +30,8 @@ class View:
 
     Raises:
         ShapeError: dimensions, channels or sizes do not fit together.
-        DataError: a label outside the range (looked for on the CPU only: a GPU would have to stop and wait).
+        DataError: a label outside the range, or between two (looked for on the CPU only: a GPU would have to stop and
+            wait).
     """
 
     def __init__(
@@ -113,11 +114,13 @@ class View:
         labels = self.labels if self.valid is None else torch.where(self.valid, self.labels, 0)
         low, high = labels.min().item(), labels.max().item()
         highest = max(self.structures, 1)
-        if not (low >= 0 and high <= highest):  # so that NaN fails too
+        fractions = labels.is_floating_point() and bool((labels.frac() > 0).any())
+        if fractions or not (low >= 0 and high <= highest):  # so that NaN fails too
             ignored = "" if self.ignore_label is None else f" or the ignore label {self.ignore_label}"
+            got = "fractions in " if fractions else ""
             raise DataError(
-                f"labels: expected values 0..{highest}{ignored}, got {low}..{high}. "
-                "Declare the label in dataset.json, or pass it as ignore_label."
+                f"labels: expected values 0..{highest}{ignored}, got {got}{low}..{high}. "
+                "Declare the label in dataset.json, or pass it as ignore_label; scale label maps by nearest neighbour."
             )
 
 

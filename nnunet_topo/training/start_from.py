@@ -46,9 +46,9 @@ def weights_to_start_from(start_from: str, fold: int | str) -> tuple[dict[str, T
 
 
 def fingerprint(network: nn.Module) -> float:
-    """A number that changes when the weights do."""
+    """A number that changes when the weights do; taken on the CPU, since not every device has float64."""
     with torch.no_grad():
-        return float(sum(parameter.double().abs().sum() for parameter in network.parameters()))
+        return float(sum(parameter.cpu().double().abs().sum() for parameter in network.parameters()))
 
 
 def needs_weights(recipe: Recipe) -> bool:

@@ -60,6 +60,22 @@ def test_a_ring_and_a_shell():
     assert loss(holed, shell).item() == pytest.approx(1 / 2)
 
 
+@pytest.mark.parametrize("shape", [(9, 7), (7, 6, 5)])
+@pytest.mark.parametrize("islands", [1, 2])
+def test_false_features_have_a_gradient_where_the_labels_have_none(shape, islands):
+    p = torch.full(shape, 0.01)
+    spots = [(1,) * len(shape), (4,) * len(shape)][:islands]
+    for spot in spots:
+        p[spot] = 0.9
+    p.requires_grad_()
+    value = loss(p, torch.zeros(shape), power=2.0)
+    false = 0.9**2 + (islands - 1) * 0.89**2  # the younger island dies in the background of 0.01
+    assert value.item() == pytest.approx(false / (1 + false), abs=1e-5)
+    (gradient,) = torch.autograd.grad(value, p)
+    assert all(gradient[spot] > 0.1 for spot in spots)
+    assert loss(torch.full(shape, 0.01), torch.zeros(shape)) < 1e-6  # faint noise
+
+
 def test_place_counts_and_not_number_alone():
     _, y = bar()
     elsewhere = torch.zeros(5, 9)
@@ -129,8 +145,8 @@ def test_the_clock_starts_when_the_patches_are_there(monkeypatch):
 def first_patches(p, y, count):
     """Value over the first of four patches of each sample."""
     boxes = loss_module._boxes(p.shape[2:], len(p), 6, 4, 0)
-    wrong, everything = loss_module._wrong_and_all(loss_module._crops(p, y, boxes)[:count], 4.0)
-    return (wrong / everything).mean().item()
+    wrong, expected, false = loss_module._wrong_expected_false(loss_module._crops(p, y, boxes)[:count], 4.0)
+    return (wrong / (expected.clamp_min(1.0) + false)).mean().item()
 
 
 def test_engine_needs_neither_topolosses_nor_torchvision():

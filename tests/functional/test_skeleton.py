@@ -76,6 +76,10 @@ def test_depth_of_a_mask_is_the_city_block_distance_to_the_background():
     torch.testing.assert_close(soft_depth(mask.float(), 3), expected.float())
 
 
+def test_a_depth_past_a_byte_does_not_wrap():
+    assert mask_depth(torch.ones(1, 1, 521, 521, dtype=torch.bool), 300).max() == 261
+
+
 @pytest.mark.parametrize("iterations", [2, [1, 3, 5, 1, 3, 2]])
 def test_skeleton_of_a_mask_is_the_soft_one(iterations):
     mask = torch.rand(2, 3, 9, 8, 7, generator=torch.Generator().manual_seed(0)) > 0.1

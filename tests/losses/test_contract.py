@@ -323,6 +323,29 @@ def test_nan_in_a_float_label_map_is_refused():
         make_term("ce")(torch.zeros(1, 2, 4, 4), labels)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_labels_between_two_classes_are_refused(dtype):
+    """As a label map has them after linear interpolation; they would be in no structure."""
+    labels = torch.zeros(1, 1, 4, 4, dtype=dtype)
+    labels[0, 0, 1, 1] = 0.5
+    with pytest.raises(DataError, match=r"values 0\.\.1, got fractions in 0\.0\.\.0\.5"):
+        make_term("ce")(torch.zeros(1, 2, 4, 4), labels)
+    labels[0, 0, 1, 1] = 1
+    assert make_term("ce")(torch.zeros(1, 2, 4, 4), labels) > 0
+
+
+@pytest.mark.parametrize("name", ["separation", "connectivity", "boundary", "skeleton_recall"])
+@pytest.mark.parametrize("shape", [(6, 7), (5, 4, 6)])
+def test_torch_compile_changes_no_value(name, shape):
+    """It translates numpy, and wrongly where that writes through a reversed view: the targets must be kept from it."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, *shape, generator=generator)
+    labels = torch.randint(0, 4, (2, 1, *shape), generator=generator)
+    term = make_term(name, ignore_label=3)
+    torch._dynamo.reset()
+    assert torch.compile(term, backend="eager")(logits, labels).item() == pytest.approx(term(logits, labels).item())
+
+
 @pytest.mark.parametrize("spacing", [1.0, "abc", (1, None, 1), (1, -1), (1,), (1, float("nan"))])
 def test_bad_spacing_is_a_config_error(spacing):
     with pytest.raises(ConfigError, match="spacing: expected 2 or 3 voxel edges"):

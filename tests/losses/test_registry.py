@@ -35,6 +35,7 @@ BAD = [
     ("focal", {"alpha": True}, "alpha"),
     ("focal", {"gamma": -1}, "gamma: expected a number >= 0"),
     ("focal", {"gamma": float("nan")}, "gamma"),
+    ("focal", {"gamma": 10**400}, "gamma"),
     ("focal", {"class_weights": [1]}, "class_weights"),
     ("ce", {"class_weights": [1, -2]}, "class_weights: expected a list of numbers >= 0"),
     ("ce", {"class_weights": "12"}, "class_weights"),
