@@ -24,8 +24,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "evaluate",
         help="score a folder of predictions",
         description="Scores every case and writes JSON in the shape of nnU-Net's summary.json, and a table as CSV. A "
-        "case that cannot be scored is reported and does not stop the others; the exit status is then 1. Labels, "
-        "regions and the ignore label are those of dataset.json; without one, all values that the ground truth holds.",
+        "case that cannot be scored is reported and does not stop the others; the exit status is then 1, and without "
+        "-o complete scores that lie there are kept. Labels, regions and the ignore label are those of dataset.json; "
+        "without one, all values that the ground truth holds.",
     )
     parser.add_argument("ground_truth", metavar="GT_DIR", help="folder of ground truth segmentations")
     parser.add_argument("predictions", metavar="PRED_DIR", help="folder of predictions with the same file names")
@@ -92,13 +93,33 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"error: {problem.case}: {problem.message}", file=sys.stderr)
     if not evaluation.summary["metric_per_case"]:
         raise DataError(f"cases: expected at least one that can be scored, got none. {path} was not written.")
-    table = write_evaluation(evaluation, path)
+    kept = arguments.output is None and bool(evaluation.problems) and _is_complete(path)
     if arguments.json:
         print(json.dumps(evaluation.summary, indent=4, sort_keys=True))
     else:
         _print(evaluation)
+    if kept:
+        raise DataError(
+            f"{path.name}: expected every case to be scored before complete scores are replaced, got "
+            f"{len(evaluation.problems)} that were not. {path} was left as it is. Where the predictions are of some of "
+            "the cases only, such as one fold's, add --chill; or write elsewhere with -o."
+        )
+    table = write_evaluation(evaluation, path)
+    if not arguments.json:
         print(f"wrote {path}\nwrote {table}")
     return int(bool(evaluation.problems))
+
+
+def _is_complete(path: Path) -> bool:
+    """Whether scores of every case lie there already."""
+    from nnunet_topo.data.raw import read_object
+    from nnunet_topo.errors import DataError
+
+    try:
+        summary = read_object(path)
+    except DataError:
+        return False
+    return bool(summary.get("metric_per_case")) and not summary.get("errors")
 
 
 def _print(evaluation: Evaluation) -> None:

@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the file and say what it changes."""
     from nnunet_topo.data.derived_plans import derive_plans, preprocessed_dataset, read_plans, write_derived_plans
-    from nnunet_topo.data.raw import read_json
+    from nnunet_topo.data.descriptions import read_dataset_json
     from nnunet_topo.recipe import load_recipe
 
     recipe = load_recipe(args.recipe).with_overrides(args.overrides)
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     derived = derive_plans(plans, recipe, name=f"{args.plans}_{recipe.name}", configurations=args.configurations)
     named = args.configurations is not None
     warnings = [*derived.warnings, *_not_preprocessed(derived, folder, args.plans, named=named)]
-    dataset_json = read_json(folder / "dataset.json")
+    dataset_json = read_dataset_json(folder / "dataset.json")
     memory = {
         configuration: _memory(plans, derived.plans, configuration, dataset_json)
         for configuration in derived.configurations

@@ -110,7 +110,7 @@ def check_dataset(
             content,
             plans_name=plans_name,
             configurations=configurations,
-            raw_cases={case.name for case in training} if raw_folder else None,
+            raw_cases={case.name for case in training} or None,
             processes=processes,
             thickness_mm=thickness_mm,
         )
@@ -159,12 +159,16 @@ def _check_raw(
         return [*findings, Finding("error", "unreadable", str(folder / "imagesTr"), message, mend)], {}
     if reader.__name__ == "Tiff3DIO":
         findings += [finding for case in cases for finding in missing_sidecars(case, str(ending))]
-    channels = content.get("channel_names", content.get("modality")) or {}
+    channels = content.get("channel_names", content.get("modality"))
     ignore = content["labels"].get("ignore") if labels else None
     expected = Expected(
-        reader, len(channels), labels or frozenset(), ignore if isinstance(ignore, int) else None, str(ending),
+        reader,
+        len(channels) if isinstance(channels, Mapping) else None,
+        labels or frozenset(),
+        ignore if isinstance(ignore, int) else None,
+        str(ending),
         empty_allowed,
-    )  # fmt: skip
+    )
     if labels is None:
         cases = [CaseFiles(case.name, case.images, None) for case in cases]
     reports = {report.name: report for report in _run(cases, expected, processes, progress)}

@@ -33,7 +33,7 @@ class Expected:
 
     Attributes:
         reader: class of nnU-Net's reader.
-        channels: number of channels.
+        channels: number of channels, None where dataset.json does not say it.
         labels: declared values, the ignore label included.
         ignore: the ignore label, None where none is declared.
         file_ending: as in `.tif`.
@@ -41,7 +41,7 @@ class Expected:
     """
 
     reader: type[Any]
-    channels: int
+    channels: int | None
     labels: frozenset[int]
     ignore: int | None
     file_ending: str
@@ -146,7 +146,7 @@ def _require_complete_gzip(path: Path) -> None:
 
 
 def _check_image(report: CaseReport, files: CaseFiles, image: NDArray[np.float32], expected: Expected) -> None:
-    if len(image) != expected.channels:
+    if expected.channels is not None and len(image) != expected.channels:
         missing = [
             f"{files.name}_{channel:04d}{expected.file_ending}" for channel in range(len(image), expected.channels)
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from nnunet_topo.data.check_finding import Finding, Severity
 from nnunet_topo.data.labels import declared_labels
@@ -32,6 +32,11 @@ def check_description(path: Path, content: Mapping[str, Any]) -> list[Finding]:
     return [Finding(severity, check, str(path), message, mend) for severity, check, message, mend in _all(content)]
 
 
+def is_file_ending(value: Any) -> TypeGuard[str]:
+    """Whether a value of file_ending means something to nnU-Net."""
+    return isinstance(value, str) and value.startswith(".")
+
+
 _Item = tuple[Severity, str, str, str]
 
 
@@ -43,13 +48,16 @@ def _all(content: Mapping[str, Any]) -> Iterator[_Item]:
     if not isinstance(channels, Mapping) or not channels:
         mend = 'Add "channel_names": {"0": "CT"}; the name CT selects CT normalisation.'
         yield "error", "dataset-json", f"channel_names: expected a mapping, got {channels!r}.", mend
-    elif sorted(channels) != [str(index) for index in range(len(channels))]:
-        numbers = ", ".join(sorted(str(key) for key in channels))
+    elif set(channels) != {str(index) for index in range(len(channels))}:
+        numbers = ", ".join(map(str, channels))
         mend = 'Number the channels "0", "1", ... without a gap.'
         yield "error", "dataset-json", f"channel_names: expected keys 0 to {len(channels) - 1}, got {numbers}.", mend
-    ending = content.get("file_ending")
-    if ending is not None and not (isinstance(ending, str) and ending.startswith(".")):
-        yield "error", "file-ending", f"file_ending: expected a dot and letters, got {ending!r}.", "Write it as '.tif'."
+    if "file_ending" in content and not is_file_ending(content["file_ending"]):
+        got = f"file_ending: expected a dot and letters, got {content['file_ending']!r}."
+        yield "error", "file-ending", got, "Write it as '.tif'."
+    number = content.get("numTraining", 0)
+    if isinstance(number, bool) or not isinstance(number, int):
+        yield "error", "dataset-json", f"numTraining: expected an integer, got {number!r}.", "Give the number of cases."
     if "labels" in content:
         yield from _labels(content)
 

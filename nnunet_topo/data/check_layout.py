@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunet_topo.data.check_description import is_file_ending
 from nnunet_topo.data.check_finding import Finding
 from nnunet_topo.data.raw import case_identifier, spacing_sidecar
 
@@ -42,8 +43,8 @@ def list_cases(folder: Path, content: Mapping[str, Any]) -> tuple[list[CaseFiles
         Training cases, test cases, findings. A case whose label is missing has label None.
     """
     ending = content.get("file_ending")
-    if not isinstance(ending, str):
-        return [], [], []
+    if not is_file_ending(ending):
+        return [], [], []  # reported with dataset.json; without it no name of a file means anything
     findings: list[Finding] = []
     if isinstance(content.get("dataset"), Mapping):
         training = list(_listed_cases(folder, content["dataset"], findings))
@@ -137,13 +138,13 @@ def _images_by_case(folder: Path, ending: str, findings: list[Finding]) -> dict[
 def _listed_cases(folder: Path, listed: Mapping[str, Any], findings: list[Finding]) -> Iterator[CaseFiles]:
     """Cases of a dataset.json that lists its files under `dataset`."""
     for name, entry in listed.items():
-        if not isinstance(entry, Mapping):
+        if not _lists_files(entry):
             message = f"dataset: expected images and label of case {name}, got {entry!r}."
             mend = 'Write {"images": ["..."], "label": "..."} for every case.'
             findings.append(Finding("error", "dataset-json", str(folder / "dataset.json"), message, mend))
             continue
         images = tuple(folder / os.path.expandvars(path) for path in entry.get("images", []))
-        label = folder / os.path.expandvars(entry["label"]) if "label" in entry else None
+        label = folder / os.path.expandvars(entry["label"]) if entry.get("label") else None
         for path in [*images, label]:
             if path is None or not path.is_file():
                 check = "missing-label" if path in (None, label) else "missing-image"
@@ -153,6 +154,14 @@ def _listed_cases(folder: Path, listed: Mapping[str, Any], findings: list[Findin
         present = tuple(path for path in images if path.is_file())
         if present:
             yield CaseFiles(name, present, label if label is not None and label.is_file() else None)
+
+
+def _lists_files(entry: Any) -> bool:
+    """Whether an entry of `dataset` has the shape that nnU-Net reads; a label that is not there is another finding."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("label") or "", str):
+        return False
+    images = entry.get("images", [])
+    return isinstance(images, list) and all(isinstance(path, str) for path in images)
 
 
 def _wrong_ending(path: Path, found: str, ending: str) -> Finding:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_topo.data.check_finding import Finding
+from nnunet_topo.data.descriptions import read_plans_file
 from nnunet_topo.data.intact import check_intact
 from nnunet_topo.data.labels import OUTSIDE_CROP, declared_labels, scan_preprocessed
-from nnunet_topo.data.raw import read_json
+from nnunet_topo.data.raw import read_json, read_object
 from nnunet_topo.data.thickness import thickness_findings
 from nnunet_topo.errors import ConfigError, DataError, nearest
 
+_FOLDS = 5  # that nnU-Net makes where there is no splits_final.json
 _AGAIN = "Preprocess again: nnUNetv2_preprocess (or nnUNetv2_plan_and_preprocess)."
 
 
@@ -49,12 +51,12 @@ def check_preprocessed(
     identifiers: dict[str, str] = {}
     for path in _plans(folder, plans_name):
         try:
-            plans = read_json(path)
-            identifiers.update(_data_identifiers(plans))
-            findings += thickness_findings(plans, str(path), thickness_mm or {}, label_names(dataset_json))
-        except (DataError, KeyError, AttributeError, TypeError) as error:
-            message = f"expected nnU-Net's plans, got {error!r}."
-            findings.append(Finding("error", "unreadable", str(path), message, "Plan again."))
+            plans = read_plans_file(path)
+        except DataError as error:
+            findings.append(Finding("error", "unreadable", str(path), str(error), "Plan again."))
+            continue
+        identifiers.update(_data_identifiers(plans))
+        findings += thickness_findings(plans, str(path), thickness_mm or {}, label_names(dataset_json))
     for identifier in dict.fromkeys(identifiers[name] for name in configurations or identifiers):
         data = folder / identifier
         if data.is_dir():
@@ -62,7 +64,8 @@ def check_preprocessed(
         elif configurations is not None:
             message = "expected the preprocessed data of this configuration, got no such folder."
             findings.append(Finding("error", "missing-preprocessed", str(data), message, _AGAIN))
-    findings += _check_splits(folder / "splits_final.json", raw_cases)
+    cases = dataset_json.get("numTraining") if raw_cases is None else len(raw_cases)
+    findings += _check_splits(folder / "splits_final.json", raw_cases, cases)
     return findings
 
 
@@ -75,8 +78,8 @@ def require_configurations(folder: Path, plans_name: str | None, configurations:
     known: list[str] = []
     for path in _plans(folder, plans_name):
         # Plans that cannot be read are a finding, not a wrong argument.
-        with contextlib.suppress(DataError, KeyError, AttributeError, TypeError):
-            known += _data_identifiers(read_json(path))
+        with contextlib.suppress(DataError):
+            known += _data_identifiers(read_plans_file(path))
     for name in configurations or ():
         if name not in known:
             valid = ", ".join(dict.fromkeys(known)) or "none"
@@ -95,12 +98,12 @@ def _check_description(path: Path, raw_description: Mapping[str, Any]) -> list[F
     if not path.is_file():
         return []
     try:
-        copy = read_json(path)
+        copy = read_object(path)
     except DataError as error:
         return [Finding("error", "dataset-json", str(path), str(error), _AGAIN)]
     findings = []
     for key in ("labels", "channel_names", "regions_class_order", "file_ending"):
-        if isinstance(copy, Mapping) and copy.get(key) != raw_description.get(key):
+        if copy.get(key) != raw_description.get(key):
             message = f"{key}: expected {raw_description.get(key)} as in the raw dataset.json, got {copy.get(key)}."
             findings.append(Finding("error", "stale-preprocessed", str(path), message, _AGAIN))
     return findings
@@ -122,9 +125,7 @@ def _data_identifiers(plans: Mapping[str, Any]) -> dict[str, str]:
     known = plans["configurations"]
     identifiers = {}
     for name, settings in known.items():
-        seen = {name}
-        while "data_identifier" not in settings and settings.get("inherits_from") in known.keys() - seen:
-            seen.add(settings["inherits_from"])
+        while "data_identifier" not in settings and "inherits_from" in settings:
             settings = known[settings["inherits_from"]]
         if "data_identifier" in settings:
             identifiers[name] = settings["data_identifier"]
@@ -181,13 +182,19 @@ def _segmentation(folder: Path, case: str) -> Path:
     return archive if archive.is_file() else folder / f"{case}_seg.b2nd"
 
 
-def _check_splits(path: Path, raw_cases: Collection[str] | None) -> list[Finding]:
+def _check_splits(path: Path, raw_cases: Collection[str] | None, cases: Any) -> list[Finding]:
     if not path.is_file():
-        return []
+        if not isinstance(cases, int) or cases >= _FOLDS:
+            return []
+        message = f"expected {_FOLDS} training cases or more, as nnU-Net makes {_FOLDS} folds of them, got {cases}."
+        return [Finding("warning", "splits", str(path), message, "Train fold all, or write splits_final.json.")]
     try:
         folds = [(set(fold["train"]), set(fold["val"])) for fold in read_json(path)]
+        got = "" if folds else "none"
     except (DataError, KeyError, TypeError) as error:
-        message = f"expected a list of folds with 'train' and 'val', got {error!r}."
+        got = repr(error)
+    if got:
+        message = f"expected a list of folds with 'train' and 'val', got {got}."
         return [Finding("error", "splits", str(path), message, "Correct it, or delete it: nnU-Net makes a random one.")]
     findings = []
     for index, (training, validation) in enumerate(folds):

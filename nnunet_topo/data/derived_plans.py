@@ -15,13 +15,15 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_topo.data.raw import find_dataset, read_json, write_json
+from nnunet_topo.data.descriptions import read_plans_file
+from nnunet_topo.data.raw import find_dataset, read_object, write_json
 from nnunet_topo.errors import ConfigError, DataError, nearest
 from nnunet_topo.recipe import Network, Recipe
 
 SECTION = "nnunet_topo"
 _MINIMUM_EDGE = 4  # voxels of the bottleneck along an axis, as nnU-Net's planner keeps them
 _MINIMUM_STAGES = 3  # below, deep supervision has no scale left to act on
+_NEEDED = ("data_identifier", "patch_size", "batch_size", "architecture")
 _PER_STAGE = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
 _PER_DECODER_STAGE = ("n_conv_per_stage_decoder",)
 
@@ -78,10 +80,7 @@ def read_plans(folder: Path, name: str) -> dict[str, Any]:
             f"plans: expected the name of a plans file, got {name!r}. {folder}.{nearest(name, names)} "
             f"Run 'nnUNetv2_plan_and_preprocess' first. There are: {', '.join(names) or 'none'}."
         )
-    plans = read_json(path)
-    if not isinstance(plans, dict) or not isinstance(plans.get("configurations"), dict):
-        raise DataError(f"{path.name}: expected nnU-Net plans with configurations. {path}. Plan the dataset again.")
-    return plans
+    return read_plans_file(path)
 
 
 def derive_plans(
@@ -119,11 +118,15 @@ def derive_plans(
     notes: list[str] = []
     warnings: list[str] = []
     for configuration in available:
-        resolved = copy.deepcopy(manager.get_configuration(configuration).configuration)
         entry = derived["configurations"][configuration]
-        if "data_identifier" not in resolved:
+        try:
+            resolved = copy.deepcopy(manager.get_configuration(configuration).configuration)
+            missing = [key for key in (_NEEDED if configuration in chosen else _NEEDED[:1]) if key not in resolved]
+        except KeyError as error:  # without an architecture nnU-Net looks for the keys of its older plans
+            missing = ["architecture", str(error.args[0])]
+        if missing:
             raise DataError(
-                f"plans '{plans.get('plans_name')}': expected a data_identifier in {configuration}, got none. "
+                f"plans '{plans.get('plans_name')}': expected {' and '.join(missing)} in {configuration}, got none. "
                 "Plan the dataset again."
             )
         entry["data_identifier"] = resolved["data_identifier"]
@@ -283,7 +286,7 @@ def write_derived_plans(derived: DerivedPlans, folder: Path, results: Path | Non
     name = derived.plans["plans_name"]
     path = folder / f"{name}.json"
     if path.is_file():
-        existing = read_json(path)
+        existing = read_object(path)
         if existing == derived.plans:
             return path
         mend = "Choose another name with '--set name=NEW_NAME'."

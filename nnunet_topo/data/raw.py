@@ -289,3 +289,15 @@ def read_json(path: Path) -> Any:
         raise DataError(
             f"{path.name}: expected a readable JSON file, got: {reason}. {path}. Check the path, or restore the file."
         ) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Content of a JSON file that holds an object.
+
+    Raises:
+        DataError: the file is missing, is not JSON, or holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path.name}: expected a JSON object, got {type(content).__name__}. {path}. Restore the file.")
+    return content

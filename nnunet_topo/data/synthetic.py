@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import shutil
@@ -17,13 +18,13 @@ from nnunet_topo.data.raw import (
     dataset_folder_name,
     datasets_with_id,
     make_folder,
-    read_json,
+    read_object,
     write_dataset_json,
     write_spacing_sidecar,
 )
 from nnunet_topo.data.synthetic_scroll import scroll_volume, unlabelled_mask
 from nnunet_topo.data.synthetic_vessels import vessel_volume
-from nnunet_topo.errors import ConfigError, nearest
+from nnunet_topo.errors import ConfigError, DataError, nearest
 from nnunet_topo.metrics.betti import betti_numbers
 
 KINDS = ("scroll", "vessels")
@@ -190,8 +191,9 @@ def _check_place(root: Path, folder: Path, dataset_id: int, force: bool) -> None
         )
     if not folder.exists():
         return
-    description = folder / "dataset.json"
-    ours = description.is_file() and read_json(description).get("converted_by") == CREATOR
+    ours = False
+    with contextlib.suppress(DataError):  # no dataset.json, or a damaged one
+        ours = read_object(folder / "dataset.json").get("converted_by") == CREATOR
     if not ours:
         raise ConfigError(f"{folder}: expected a free place, got a folder that this command did not write. Remove it.")
     if not force:

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from pickle import UnpicklingError
-from zipfile import BadZipFile
 
 from nnunetv2.ensembling.ensemble import ensemble_crossvalidations
 from nnunetv2.evaluation.accumulate_cv_results import accumulate_cv_results
@@ -19,9 +17,10 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string, get_ensemble_name, get_output_folder
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_topo.data.check_case import READ_ERRORS
+from nnunet_topo.data.descriptions import read_dataset_json, read_plans_file
 from nnunet_topo.data.raw import read_json
 from nnunet_topo.errors import ConfigError, DataError
+from nnunet_topo.evaluation.candidate_faults import FAILURES, first_fault
 
 _NAMED = 5
 
@@ -114,7 +113,7 @@ def trained_models(
             raise ConfigError(
                 f"-p: expected the name of a plans file, got '{name}'. {file} does not exist. Check the dataset and -p."
             )
-        known[name] = PlansManager(read_json(file)).available_configurations
+        known[name] = PlansManager(read_plans_file(file)).available_configurations
     models = [
         Model(trainer, name, configuration)
         for trainer in dict.fromkeys(trainers)
@@ -138,17 +137,21 @@ def trained_models(
     return trained
 
 
-def require_predictions(dataset: str, models: Sequence[Model], folds: Sequence[int], *, probabilities: bool) -> None:
+def require_predictions(
+    dataset: str, models: Sequence[Model], folds: Sequence[int], ground_truth: Path, *, probabilities: bool
+) -> None:
     """Refuse before any work what would fail in the middle of it.
 
     Args:
         dataset: folder name.
         models: to be looked at.
         folds: all of them must have been validated.
+        ground_truth: folder of reference segmentations.
         probabilities: whether the ensembles' .npz files are needed, too.
 
     Raises:
-        DataError: a fold, a case or its probabilities are missing, or the models were validated on other cases.
+        DataError: a fold, a case, its reference or its probabilities are missing, or the models were validated on other
+            cases.
     """
     predicted = {model: _predicted_cases(dataset, model, folds, probabilities) for model in models}
     first, *others = predicted
@@ -160,6 +163,13 @@ def require_predictions(dataset: str, models: Sequence[Model], folds: Sequence[i
                 f"{first.folder(dataset).name} and {other.folder(dataset).name}. "
                 "Validate both on the same cases (equal splits, or all folds)."
             )
+    ending = read_dataset_json(first.folder(dataset) / "dataset.json")["file_ending"]
+    without = [case for case in sorted(predicted[first]) if not (ground_truth / f"{case}{ending}").is_file()]
+    if without:
+        raise DataError(
+            f"ground truth: expected a file *{ending} for every predicted case, got none for {_some(without)}. "
+            f"{ground_truth}. Restore these label files; they are those of the training cases."
+        )
 
 
 def _predicted_cases(dataset: str, model: Model, folds: Sequence[int], probabilities: bool) -> set[str]:
@@ -168,7 +178,8 @@ def _predicted_cases(dataset: str, model: Model, folds: Sequence[int], probabili
     for name in ("plans.json", "dataset.json"):
         if not (folder / name).is_file():
             raise DataError(f"{name}: expected it in the model's folder, got none. {folder}. Train the model again.")
-    ending = read_json(folder / "dataset.json")["file_ending"]
+    read_plans_file(folder / "plans.json")
+    ending = read_dataset_json(folder / "dataset.json")["file_ending"]
     every: set[str] = set()
     for fold in folds:
         validation = folder / f"fold_{fold}" / "validation"
@@ -220,32 +231,31 @@ def gather_candidates(
     for model in models:
         folder = model.folder(dataset)
         merged = folder / f"crossval_results_folds_{folds_tuple_to_string(folds)}"
-        with _naming(folder.name):
+        with _naming(folder.name, [folder], folds, ground_truth):
             accumulate_cv_results(str(folder), str(merged), folds, processes, overwrite)
         candidates.append(Candidate(folder.name, merged, (model,)))
     for pair in combinations(models, 2) if ensembling else ():
-        folders = [str(model.folder(dataset)) for model in pair]
-        name = get_ensemble_name(*folders, folds)
+        folders = [model.folder(dataset) for model in pair]
+        name = get_ensemble_name(*map(str, folders), folds)
         output = Path(os.environ["nnUNet_results"]) / dataset / "ensembles" / name
         if overwrite and output.is_dir():
             shutil.rmtree(output)
-        with _naming(name):
-            ensemble_crossvalidations(folders, str(output), folds, processes, overwrite=overwrite)
+        with _naming(name, folders, folds, ground_truth):
+            ensemble_crossvalidations([*map(str, folders)], str(output), folds, processes, overwrite=overwrite)
             write_stock_summary(output, ground_truth, processes)
         candidates.append(Candidate(name, output, pair))
     return candidates
 
 
 @contextmanager
-def _naming(candidate: str) -> Iterator[None]:
+def _naming(candidate: str, models: Sequence[Path], folds: Sequence[int], ground_truth: Path) -> Iterator[None]:
     """What nnU-Net's functions raise over a damaged file says neither which model it is nor what to do."""
     try:
         yield
-    except (*READ_ERRORS, BadZipFile, UnpicklingError) as error:
-        raise DataError(
-            f"{candidate}: expected predictions that nnU-Net can collect, got {type(error).__name__}: "
-            f"{' '.join(str(error).split())}. Validate the fold again (nnUNetv2_train ... --val --npz)."
-        ) from error
+    except FAILURES as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}. Check its plans.json and dataset.json."
+        fault = first_fault(models, folds, ground_truth, probabilities=len(models) > 1)
+        raise DataError(f"{candidate}: expected files that nnU-Net can collect, got: {fault or said}") from error
 
 
 def write_stock_summary(folder: Path, ground_truth: Path, processes: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -270,7 +270,7 @@ def _keys(first: Summary, second: Summary, metrics: Sequence[str] | None) -> lis
         keys = [key for key in held[0] if key in held[1] and _direction(key) is not None]
         if not keys:
             raise DataError(
-                f"metrics: expected some that both results hold, got {', '.join(held[0])} and {', '.join(held[1])}. "
+                f"metrics: expected some that both results hold, got {_listed(held[0])} and {_listed(held[1])}. "
                 f"{first.file} and {second.file}. Score both with 'nnunet-topo evaluate'."
             )
         return keys
@@ -280,7 +280,7 @@ def _keys(first: Summary, second: Summary, metrics: Sequence[str] | None) -> lis
         if missing:
             raise ConfigError(
                 f"--metrics: expected what both results hold, got {', '.join(missing)}. {summary.file} holds "
-                f"{', '.join(map(_name, present))}. Score it with 'nnunet-topo evaluate --metrics {' '.join(missing)}'."
+                f"{_listed(map(_name, present))}. Score it with 'nnunet-topo evaluate --metrics {' '.join(missing)}'."
             )
     return keys
 
@@ -315,6 +315,10 @@ def _name(key: str) -> str:
 def _direction(key: str) -> bool | None:
     metric = METRICS.get(key.lower())
     return metric.higher_is_better if metric else None
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def _some(cases: Sequence[str] | Scores) -> str:

@@ -79,8 +79,8 @@ def find_best(
     """
     names = tuple(dict.fromkeys([*judge.names, "dice"]))
     ensembling = ensembling and len(models) > 1
-    require_predictions(dataset, models, folds, probabilities=ensembling)
     ground_truth = _ground_truth(dataset)
+    require_predictions(dataset, models, folds, ground_truth, probabilities=ensembling)
     candidates = gather_candidates(
         dataset, models, folds, ground_truth, ensembling=ensembling, processes=processes, overwrite=overwrite
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from nnunet_topo.data.check import reader_of
 from nnunet_topo.data.labels import declared_labels
-from nnunet_topo.data.raw import read_json
+from nnunet_topo.data.raw import read_object
 from nnunet_topo.errors import ConfigError, DataError
 from nnunet_topo.evaluation.cases import Case
 
@@ -70,10 +70,7 @@ def load_dataset_json(source: str | os.PathLike[str] | Mapping[str, Any]) -> Map
     Raises:
         DataError: the file is missing or not a JSON object.
     """
-    content = source if isinstance(source, Mapping) else read_json(Path(source))
-    if not isinstance(content, Mapping):
-        raise DataError(f"dataset.json: expected a JSON object, got {type(content).__name__}. {source}.")
-    return content
+    return source if isinstance(source, Mapping) else read_object(Path(source))
 
 
 def label_system(content: Mapping[str, Any], ignore_label: int | None = None) -> LabelSystem:
@@ -95,7 +92,7 @@ def label_system(content: Mapping[str, Any], ignore_label: int | None = None) ->
     known = declared_labels(content)
     try:
         manager = LabelManager(dict(content["labels"]), content.get("regions_class_order"))
-    except (AssertionError, RuntimeError) as error:
+    except (AssertionError, RuntimeError, TypeError) as error:
         raise DataError(f"labels: expected labels that nnU-Net accepts, got: {error} dataset.json.") from error
     if manager.has_regions:
         regions = (region if isinstance(region, tuple) else int(region) for region in manager.foreground_regions)

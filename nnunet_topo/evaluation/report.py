@@ -13,9 +13,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunet_topo import __version__
-from nnunet_topo.data.raw import read_json
 from nnunet_topo.errors import ConfigError, DataError
-from nnunet_topo.evaluation.layout import find_dataset_json
+from nnunet_topo.evaluation.layout import find_dataset_json, load_dataset_json
 from nnunet_topo.evaluation.report_cases import load_volumes
 from nnunet_topo.evaluation.report_errors import case_section, legend
 from nnunet_topo.evaluation.report_facts import duration, run_section
@@ -139,7 +138,7 @@ def _read(folder: Path, truth: Path | None, processes: int) -> _Results:
     is_model = any(folder.glob("fold_*")) or folder.name.startswith("fold_")
     if truth is not None and folder.is_dir() and not is_model:
         source = find_dataset_json(truth, folder)
-        content = read_json(source) if source else {}
+        content = dict(load_dataset_json(source)) if source else {}
         part = read_predictions("", folder, "", content, ground_truth=truth, processes=processes)
         return _Results(folder.name, folder, None, "", content, [part], rows_worst_first([part]))
     run = read_run(folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_topo.control import PhaseControl
+from nnunet_topo.data.descriptions import read_dataset_json, read_plans_file
 from nnunet_topo.data.raw import read_json
 from nnunet_topo.errors import CheckpointError, DataError, TopoError
 from nnunet_topo.recipe import Recipe, load_recipe
@@ -127,14 +128,15 @@ def read_run(folder: Path) -> Run:
     folds = [folder] if is_fold else sorted(path for path in model.glob("fold_*") if path.is_dir())
     if not folds:
         raise DataError(f"results: expected a folder with fold_*, got none. {folder}. {_advice(folder)}")
-    trainer, plans_name, configuration = [*model.name.split("__"), "", ""][:3]
+    # A trainer's name may hold "__" itself; those of plans and configurations may not.
+    trainer, plans_name, configuration = [*model.name.rsplit("__", 2), "", ""][:3]
     return Run(
         model,
         trainer,
         plans_name,
         configuration,
-        _optional_json(model / "plans.json"),
-        _optional_json(model / "dataset.json"),
+        read_plans_file(model / "plans.json") if (model / "plans.json").is_file() else {},
+        read_dataset_json(model / "dataset.json") if (model / "dataset.json").is_file() else {},
         tuple(_read_fold(fold) for fold in folds),
     )
 

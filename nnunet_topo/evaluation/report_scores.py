@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_topo.data.raw import read_json
+from nnunet_topo.errors import DataError
 from nnunet_topo.evaluation.compare import MetricDifference, metric_difference
 from nnunet_topo.evaluation.evaluate import evaluate_folders
 from nnunet_topo.evaluation.score_predictions import SUMMARY_NAME
@@ -174,8 +176,9 @@ def _find_ground_truth(folder: Path, dataset: str) -> Path | None:
     """The labels' folder: where nnU-Net's summary says, else below the folders of the environment."""
     candidates = []
     if (folder / "summary.json").is_file():
-        entries = read_json(folder / "summary.json").get("metric_per_case") or [{}]
-        candidates.append(Path(entries[0].get("reference_file") or "").parent)
+        with contextlib.suppress(DataError, KeyError, IndexError, TypeError):  # a hint, wherever it can be read
+            entries = read_json(folder / "summary.json")["metric_per_case"]
+            candidates.append(Path(entries[0]["reference_file"]).parent)
     for variable, below in (("nnUNet_preprocessed", "gt_segmentations"), ("nnUNet_raw", "labelsTr")):
         if os.environ.get(variable):
             candidates.append(Path(os.environ[variable]) / dataset / below)

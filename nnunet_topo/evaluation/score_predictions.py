@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_topo.data.raw import read_json
+from nnunet_topo.data.descriptions import read_dataset_json
+from nnunet_topo.data.raw import read_object, spacing_sidecar
 from nnunet_topo.errors import DataError
 from nnunet_topo.evaluation.evaluate import evaluate_folders, write_evaluation
-from nnunet_topo.evaluation.summaries import case_name
+from nnunet_topo.evaluation.layout import label_system
+from nnunet_topo.evaluation.summaries import read_summary
+from nnunet_topo.evaluation.summary_file import listed_structures
 from nnunet_topo.metrics.registry import METRICS
 from nnunet_topo.metrics.scores import TOLERANCE_MM
 
@@ -27,7 +30,8 @@ def score_predictions(
         ground_truth: reference segmentations; those of other cases don't matter.
         metrics: names.
         processes: worker processes.
-        reuse: take the scores that lie there when they are newer than the predictions and hold these metrics.
+        reuse: take the scores that lie there when they are of these metrics, labels and references, and newer than all
+            predictions and references.
 
     Returns:
         In the shape of nnU-Net's summary.json.
@@ -37,10 +41,10 @@ def score_predictions(
     """
     dataset_json = folder / "dataset.json"
     file = folder / SUMMARY_NAME
-    if reuse and file.is_file():
-        summary = read_json(file)
-        if _is_current(summary, file.stat().st_mtime, folder, read_json(dataset_json)["file_ending"], metrics):
-            return dict(summary)
+    if reuse:
+        kept = _kept_scores(file, folder, ground_truth, metrics)
+        if kept is not None:
+            return kept
     evaluation = evaluate_folders(
         ground_truth,
         folder,
@@ -59,17 +63,33 @@ def score_predictions(
     return evaluation.summary
 
 
-def _is_current(
-    summary: Mapping[str, Any], written: float, folder: Path, file_ending: str, metrics: Sequence[str]
-) -> bool:
-    predictions = list(folder.glob(f"*{file_ending}"))
-    cases = {case_name(entry["prediction_file"]) for entry in summary["metric_per_case"]}
-    settings = summary.get("settings", {})
-    return (
-        # `nnunet-topo evaluate` writes to the same place, with any settings.
-        settings.get("tolerance_mm") == TOLERANCE_MM
-        and settings.get("connectivity") is None
-        and cases == {path.name.removesuffix(file_ending) for path in predictions}
-        and all(METRICS[name].key in summary["foreground_mean"] for name in metrics)
-        and all(path.stat().st_mtime <= written for path in predictions)
-    )
+def _kept_scores(file: Path, folder: Path, ground_truth: Path, metrics: Sequence[str]) -> dict[str, Any] | None:
+    """Content of the file if it is what scoring now would write; None if not, or if it is missing or damaged."""
+    content = read_dataset_json(folder / "dataset.json")
+    ending, system = content["file_ending"], label_system(content)
+    predictions = sorted(folder.glob(f"*{ending}"))
+    references = [ground_truth / path.name for path in predictions]
+    cases = [path.name.removesuffix(ending) for path in predictions]
+    sidecars = [spacing_sidecar(place, case) for place in (folder, ground_truth) for case in cases]
+    # `nnunet-topo evaluate` writes to the same place, with any settings.
+    expected = {
+        "labels": listed_structures(system),
+        "ignore_label": system.ignore_label,
+        "tolerance_mm": TOLERANCE_MM,
+        "connectivity": None,
+    }
+    try:
+        scores = read_summary(file)
+        summary = read_object(file)
+        whole = [summary["foreground_mean"], *(summary["mean"][str(label)] for label in system.structures)]
+        current = (
+            {entry["reference_file"] for entry in summary["metric_per_case"]} == {*map(str, references)}
+            and set(scores.cases) == set(cases)
+            and {name: scores.settings.get(name) for name in expected} == expected
+            and all(METRICS[name].key in means for name in metrics for means in whole)
+        )
+        files = [*predictions, *references, *(path for path in sidecars if path.is_file())]
+        newest = max((path.stat().st_mtime for path in files), default=0.0)
+        return summary if current and newest <= file.stat().st_mtime else None
+    except (DataError, KeyError, TypeError, OSError):
+        return None

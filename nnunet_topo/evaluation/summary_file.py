@@ -15,6 +15,7 @@ import numpy as np
 from nnunet_topo.data.raw import make_folder
 from nnunet_topo.errors import ConfigError
 from nnunet_topo.evaluation.cases import Case
+from nnunet_topo.evaluation.layout import LabelSystem
 from nnunet_topo.evaluation.score_case import Settings
 from nnunet_topo.evaluation.summaries import case_name
 from nnunet_topo.metrics.registry import METRICS
@@ -59,7 +60,7 @@ def make_summary(scored: Sequence[tuple[Case, Mapping[str, Values]]], settings: 
         "sd": spread,
         "foreground_mean": {key: float(np.mean([values[key] for values in mean.values()])) for key in keys},
         "settings": {
-            "labels": [list(item) if isinstance(item, tuple) else item for item in settings.labels.structures],
+            "labels": listed_structures(settings.labels),
             "ignore_label": settings.labels.ignore_label,
             "metrics": list(settings.metrics),
             "tolerance_mm": settings.tolerance_mm,
@@ -67,6 +68,11 @@ def make_summary(scored: Sequence[tuple[Case, Mapping[str, Values]]], settings: 
             "reader": settings.reader.__name__,
         },
     }
+
+
+def listed_structures(labels: LabelSystem) -> list[int | list[int]]:
+    """What was scored, as JSON holds it."""
+    return [list(item) if isinstance(item, tuple) else item for item in labels.structures]
 
 
 def _defined(values: Sequence[float]) -> list[float]:

@@ -74,7 +74,7 @@ def test_raw_only_leaves_preprocessed_data_out(folder, tmp_path, monkeypatch, ca
     place.mkdir(parents=True)
     (place / "nnUNetPlans.json").write_text("{}")
     assert call("-d", 9, "-np", 1) == 1
-    assert "expected nnU-Net's plans" in capsys.readouterr().out
+    assert "expected nnU-Net plans" in capsys.readouterr().out
     assert call("-d", 9, "-np", 1, "--raw-only") == 0
     with pytest.raises(ConfigError, match="--raw-only"):
         call("-d", 9, "-c", "3d_fullres", "--raw-only")
@@ -108,6 +108,7 @@ def test_preprocessed_data_alone_is_checked_with_a_warning(folder, tmp_path, mon
     place = tmp_path / "preprocessed" / folder.name
     place.mkdir(parents=True)
     (place / "dataset.json").write_bytes((folder / "dataset.json").read_bytes())
+    (place / "splits_final.json").write_text('[{"train": ["scroll_000"], "val": ["scroll_001"]}]')
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "mistyped"))
     assert call("-d", 9, "-np", 1, "--json") == 0

@@ -82,6 +82,29 @@ def test_scores_are_not_replaced_by_those_of_no_case(folders: Folders, capsys) -
     assert (folders.predictions / "summary_topo.json").read_bytes() == before
 
 
+def test_complete_scores_are_not_replaced_by_incomplete_ones(folders: Folders, tmp_path: Path, capsys) -> None:
+    """One fold's predictions against the labels of all folds."""
+    assert run(folders, "--chill", "--metrics", "dice") == 0
+    files = [folders.predictions / f"summary_topo.{ending}" for ending in ("json", "csv")]
+    before = [file.read_bytes() for file in files]
+    folders.add("other_fold", random_labels(0), None)
+    assert run(folders, "--metrics", "dice") == 1
+    printed = capsys.readouterr()
+    assert "mean ± standard deviation of 3 cases, 1 not scored" in printed.out
+    assert "wrote" not in printed.out.split("1 not scored")[1]
+    error = printed.err.splitlines()[-1]
+    assert error.startswith("error: summary_topo.json: expected every case to be scored")
+    assert "--chill" in error
+    assert "-o" in error
+    assert [file.read_bytes() for file in files] == before
+    # Asked for by name, or no better than what is there.
+    assert run(folders, "--metrics", "dice", "-o", str(folders.predictions)) == 1
+    assert json.loads(files[0].read_text())["errors"] != []
+    incomplete = files[0].read_bytes()
+    assert run(folders, "--metrics", "hd95") == 1
+    assert files[0].read_bytes() != incomplete
+
+
 def test_several_labels_get_a_column_each_and_the_mean(tmp_path: Path, capsys) -> None:
     folders = Folders(tmp_path / "data", None)
     folders.add_random(2, (0, 1, 4))

@@ -5,7 +5,7 @@ import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_topo.cli import plan as command
-from nnunet_topo.errors import ConfigError
+from nnunet_topo.errors import ConfigError, DataError
 from nnunet_topo.recipe import load_recipe, recipe_from_mapping
 
 DATASET = "Dataset099_Test"
@@ -137,6 +137,42 @@ def test_errors_write_nothing(folder, argv, part):
     with pytest.raises(ConfigError) as caught:
         run(*argv)
     assert part in str(caught.value)
+    assert len(list(folder.glob("*.json"))) == 2
+
+
+def damaged_plans(change):
+    return "nnUNetPlans.json", lambda plans: change(plans["configurations"])
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "part"),
+    [
+        (*damaged_plans(dict.clear), "nnU-Net plans with configurations"),
+        (*damaged_plans(lambda found: found.update({"2d": "x"})), "2d: expected a mapping"),
+        (*damaged_plans(lambda found: found["2d"].pop("architecture")), "expected architecture"),
+        (*damaged_plans(lambda found: found["2d"].pop("patch_size")), "expected patch_size"),
+        (*damaged_plans(lambda found: found["2d"].pop("batch_size")), "expected batch_size"),
+        (*damaged_plans(lambda found: found.update({"x": {"inherits_from": "y"}})), "inherits_from"),
+        (
+            *damaged_plans(lambda found: found.update(x={"inherits_from": "y"}, y={"inherits_from": "x"})),
+            "inherits_from",
+        ),
+        ("dataset.json", None, "dataset.json: expected a JSON object, got list"),
+        ("dataset.json", lambda content: content.pop("labels"), "labels: expected a mapping"),
+        ("dataset.json", lambda content: content.update(labels={"background": "0"}), "expected an integer"),
+        ("dataset.json", lambda content: content.pop("file_ending"), "file_ending: expected a text"),
+        ("dataset.json", lambda content: content.update(channel_names=["CT"]), "channel_names: expected a mapping"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Detected old nnU-Net plans")
+def test_damaged_files_are_named(folder, file, change, part):
+    content = json.loads((folder / file).read_text())
+    if change is not None:
+        change(content)
+    (folder / file).write_text(json.dumps([] if change is None else content))
+    with pytest.raises(DataError, match=part) as caught:
+        run("-d", 99, "-r", "nnunet")
+    assert "lan the dataset again" in str(caught.value) or str(folder / file) in str(caught.value)
     assert len(list(folder.glob("*.json"))) == 2
 
 

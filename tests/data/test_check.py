@@ -309,12 +309,36 @@ def test_a_mask_of_0_and_255(dataset):
         ({"file_ending": "tif"}, "file_ending: expected a dot"),
         ({"channel_names": None}, "channel_names: expected a mapping"),
         ({"channel_names": {"1": "CT"}}, "channel_names: expected keys 0 to 0, got 1"),
+        ({"channel_names": 5}, "channel_names: expected a mapping"),
+        ({"numTraining": "3"}, "numTraining: expected an integer, got '3'"),
+        (
+            {"dataset": {"case_0": {"images": 5, "label": "labelsTr/case_0.tif"}}},
+            "expected images and label of case case_0",
+        ),
+        ({"dataset": {"case_0": {"images": "imagesTr/case_0_0000.tif", "label": "x"}}}, "expected images and label of"),
+        ({"dataset": {"case_0": {"images": [3], "label": "labelsTr/case_0.tif"}}}, "expected images and label of"),
+        ({"dataset": {"case_0": {"images": [], "label": 3}}}, "expected images and label of case case_0"),
     ],
 )
 def test_mistakes_in_the_description(dataset, changes, text):
     dataset.describe(**changes)
     report = dataset.check()
     assert any(text in finding.message and finding.severity == "error" for finding in report.findings), report.findings
+
+
+def test_more_than_ten_channels_are_healthy(tmp_path):
+    dataset = Dataset(tmp_path, ".nii.gz", cases=1)
+    for channel in range(1, 12):
+        save(dataset.image(0, channel), np.ones(SHAPE, np.uint8))
+    dataset.describe(channel_names={str(channel): "MRI" for channel in range(12)}, numTraining=1)
+    assert dataset.check().findings == ()
+
+
+@pytest.mark.parametrize("ending", [None, 5, "tif"])
+def test_without_a_file_ending_nothing_else_is_said(dataset, ending):
+    path = dataset.folder / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "file_ending": ending}))
+    assert only(dataset.check(), "file-ending").message == f"file_ending: expected a dot and letters, got {ending!r}."
 
 
 @pytest.mark.parametrize("content", ["{", "[]", None])

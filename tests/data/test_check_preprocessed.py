@@ -34,6 +34,7 @@ def data(folder, tmp_path):
     }
     (place / "nnUNetPlans.json").write_text(json.dumps({"configurations": configurations}))
     (place / "dataset.json").write_text((folder / "dataset.json").read_text())
+    (place / "splits_final.json").write_text(json.dumps([{"train": CASES[:2], "val": CASES[2:]}]))
     for case in CASES:
         labels = tifffile.imread(folder / "labelsTr" / f"{case}.tif")[None].astype(np.int8)
         blosc2.asarray(np.zeros(labels.shape, np.float32), urlpath=str(data / f"{case}.b2nd"))
@@ -128,5 +129,46 @@ def test_splits(data):
         "fold 0: case scroll_001 is in training and validation.",
         "fold 0: expected a case of the dataset, got scroll_007.",
     ]
-    path.write_text("{}}")
-    assert only(check(data), "splits").file == str(path)
+    for content in ("{}}", "{}", "[]", "null", '[{"train": 5, "val": 5}]'):
+        path.write_text(content)
+        assert only(check(data), "splits").file == str(path)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_fewer_cases_than_folds_need_splits(data, raw):
+    (data.parent / "splits_final.json").unlink()
+    (finding,) = (finding for finding in check(data, raw).findings if finding.check == "splits")
+    assert finding.severity == "warning"
+    assert "got 3" in finding.message
+    assert finding.mend == "Train fold all, or write splits_final.json."
+    path = data.parent / "dataset.json"
+    path.write_text(path.read_text().replace('"numTraining": 3', '"numTraining": 5'))
+    assert [finding.check for finding in check(data, raw=False).findings] == []
+
+
+def settings(**changes):
+    return {"3d_fullres": {"data_identifier": "nnUNetPlans_3d_fullres", **changes}}
+
+
+DAMAGED = [
+    ("dataset.json", [], "dataset-json"),
+    ("dataset.json", None, "dataset-json"),
+    ("dataset.json", 5, "dataset-json"),
+    *(
+        ("nnUNetPlans.json", {"configurations": configurations}, "unreadable")
+        for configurations in (
+            {}, [], {"3d_fullres": "x"}, settings(data_identifier=5), settings(spacing="x", patch_size=[1]),
+            settings(spacing=["a", "b", "c"]), settings(spacing=[0, 0, 0]),
+            settings(spacing=[1, 1], patch_size=[1] * 3),
+            settings(patch_size=32), settings(architecture=[]), settings(inherits_from="2d"),
+            {"a": {"inherits_from": "b"}, "b": {"inherits_from": "a"}},
+        )
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "what"), DAMAGED)
+def test_a_damaged_description_is_a_finding(data, name, content, what):
+    path = data.parent / name
+    path.write_text(json.dumps(content))
+    assert only(check(data), what).file == str(path)

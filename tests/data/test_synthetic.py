@@ -164,6 +164,16 @@ def test_foreign_folders_are_never_replaced(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
+@pytest.mark.parametrize("content", ["[]", "{", "null"])
+def test_a_damaged_description_is_a_foreign_folder(tmp_path, content):
+    options = {"kind": "vessels", "cases": 1, "test_cases": 0, "size": 24, "progress": False, "force": True}
+    folder = tmp_path / "Dataset998_SyntheticVessels"
+    folder.mkdir()
+    (folder / "dataset.json").write_text(content)
+    with pytest.raises(ConfigError, match="this command did not write"):
+        write_synthetic_dataset(tmp_path, **options)
+
+
 def test_a_place_that_cannot_be_written_to_is_a_config_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="expected a place to write to"):

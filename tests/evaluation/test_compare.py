@@ -201,6 +201,14 @@ def test_a_file_without_cases_is_named(tmp_path: Path) -> None:
         compare_summaries(first, empty)
 
 
+@pytest.mark.parametrize("metrics", [None, ["dice"]])
+def test_a_file_without_values_holds_none(tmp_path: Path, metrics: list[str] | None) -> None:
+    first = write(tmp_path / "a", dice([0.5] * 6))
+    empty = write(tmp_path / "b", {case: {"1": {}} for case in dice([0.5] * 6)})
+    with pytest.raises((ConfigError, DataError), match=r"Dice and none\.|holds none\."):
+        compare_summaries(first, empty, metrics=metrics)
+
+
 def test_a_folder_without_scores_says_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nnunet-topo evaluate"):
         compare_summaries(tmp_path, tmp_path)

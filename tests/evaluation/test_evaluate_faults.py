@@ -195,3 +195,10 @@ def test_nothing_is_kept_from_case_to_case(tmp_path: Path) -> None:
     # Five masks of the case are 53 kB.
     assert after - before < 25_000
     assert peak - before > 100_000
+
+
+def test_an_order_of_regions_that_is_no_list(tmp_path: Path) -> None:
+    folders = Folders(tmp_path, {"background": 0, "whole": [1, 2], "core": 2}, regions_class_order=3)
+    folders.add_random(1)
+    with pytest.raises(DataError, match="expected labels that nnU-Net accepts"):
+        evaluate_folders(folders.truth, folders.predictions, processes=1)

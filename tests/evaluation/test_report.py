@@ -325,6 +325,39 @@ def test_what_is_not_there_is_said(trained, tmp_path):
         write_report(folder, tmp_path / "file" / "page.html", cases=0, processes=1, progress=False)
 
 
+def test_a_trainers_name_may_hold_two_underscores(trained, tmp_path):
+    _, folder = trained
+    renamed = folder.rename(folder.with_name("My__Trainer__nnUNetPlans__3d_fullres"))
+    _, page = report(renamed, tmp_path, cases=0)
+    assert re.search(r"trainer\s+My__Trainer\s", page.section("run"))
+    assert re.search(r"plans, configuration\s+nnUNetPlans, 3d_fullres", page.section("run"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("plans.json", {"configurations": [1]}),
+        ("plans.json", {"configurations": {"3d_fullres": "x"}}),
+        ("dataset.json", {"labels": {"background": 0, "sheet": 1}, "file_ending": ".nii.gz", "channel_names": ["CT"]}),
+        ("dataset.json", []),
+    ],
+)
+def test_a_damaged_description_is_named(trained, tmp_path, name, content):
+    _, folder = trained
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=str(folder / name)):
+        report(folder, tmp_path, cases=0)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "null", *(f'{{"metric_per_case": {cases}}}' for cases in (5, [5], []))])
+def test_a_damaged_hint_at_the_labels_is_no_matter(trained, tmp_path, content):
+    _, folder = trained
+    for fold in FOLDS:
+        (folder / f"fold_{fold}" / "validation" / "summary.json").write_text(content)
+    found, _ = report(folder, tmp_path, cases=0)
+    assert found.figures[0] == ("4", "validated cases")
+
+
 def test_two_dimensions(experiment, tmp_path):
     made = experiment()
     for case in made.truth:
