@@ -35,7 +35,8 @@ def check_preprocessed(
         folder: `$nnUNet_preprocessed/DatasetXXX_Name`.
         dataset_json: content of the raw dataset.json, or of the preprocessed one where there is no raw dataset.
         plans_name: as in `nnUNetPlans`; None for all plans in the folder.
-        configurations: names to look at; None for those of the plans that were preprocessed.
+        configurations: names to look at; None for those of the plans that were preprocessed. Before any was, thickness
+            is compared with all.
         raw_cases: training cases of the raw dataset; None when it is not there.
         processes: files read at once.
         thickness_mm: typical thickness of each foreground label, one number a raw case; None when there are none.
@@ -55,8 +56,11 @@ def check_preprocessed(
         except DataError as error:
             findings.append(Finding("error", "unreadable", str(path), str(error), "Plan again."))
             continue
-        identifiers.update(_data_identifiers(plans))
-        findings += thickness_findings(plans, str(path), thickness_mm or {}, label_names(dataset_json))
+        own = _data_identifiers(plans)
+        identifiers.update(own)
+        looked_at = configurations or [name for name in own if (folder / own[name]).is_dir()] or list(own)
+        settings = {name: plans["configurations"][name] for name in own if name in looked_at}
+        findings += thickness_findings(settings, str(path), thickness_mm or {}, label_names(dataset_json))
     for identifier in dict.fromkeys(identifiers[name] for name in configurations or identifiers):
         data = folder / identifier
         if data.is_dir():

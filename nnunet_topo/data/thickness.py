@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt, maximum_filter
 
 from nnunet_topo.data.check_finding import Finding
 
-_BLOCK = 96  # voxels an axis; larger cases are judged by a block around the middle of the structure
+_BLOCK = 64  # voxels an axis; larger cases are judged by a block around the structure's voxel nearest its middle
 _FEWEST_VOXELS = 1.5
 _FEWEST_THICKNESSES = 4.0
 
@@ -24,32 +24,37 @@ def typical_thickness(mask: NDArray[np.bool_], spacing_mm: Sequence[float]) -> f
         spacing_mm: one value > 0 per axis.
 
     Returns:
-        Twice the distance from the middle to the background, less half a voxel on either side, so that a sheet of one
-        voxel is one voxel thick; None for an empty mask. Rounded ends make it a little less than the true one.
+        Twice the distance from the middle to the background, so that a sheet of n voxels is n voxels thick and a thin
+        tube up to a voxel less than its diameter; None for an empty mask, and without background near its middle.
     """
     if not mask.any():
         return None
-    middle = [int(np.median(positions)) for positions in np.nonzero(mask)]
+    positions = np.argwhere(mask)
+    middle = positions[np.abs(positions - np.median(positions, axis=0)).sum(1).argmin()]
     starts = [max(0, min(place - _BLOCK // 2, size - _BLOCK)) for place, size in zip(middle, mask.shape, strict=True)]
     block = mask[tuple(slice(start, start + _BLOCK) for start in starts)]
-    if not block.any():
-        block = mask
-    # The border of the block is no border of the structure.
-    distance = distance_transform_edt(np.pad(block, 1, mode="edge"), sampling=spacing_mm)
-    ridge = (distance == maximum_filter(distance, size=3)) & (distance > 0)
-    depth = float(np.median(distance[ridge]))
-    if not np.isfinite(depth) or not (~block).any():
+    if block.all():
         return None
-    return 2 * depth - min(spacing_mm)
+    # The border of the block is no border of the structure. In half voxels every width is even: distances between
+    # the centres of whole ones are the same for widths of one and two.
+    halves = np.pad(block, 1, mode="edge")
+    for axis in range(block.ndim):
+        halves = np.repeat(halves, 2, axis)
+    distance = distance_transform_edt(halves, sampling=[edge / 2 for edge in spacing_mm])
+    ridge = (distance == maximum_filter(distance, size=5)) & halves
+    return 2 * float(np.median(distance[ridge]))
 
 
 def thickness_findings(
-    plans: Mapping[str, Any], file: str, thickness_mm: Mapping[int, Sequence[float]], names: Mapping[int, str]
+    configurations: Mapping[str, Mapping[str, Any]],
+    file: str,
+    thickness_mm: Mapping[int, Sequence[float]],
+    names: Mapping[int, str],
 ) -> Iterator[Finding]:
-    """Configurations of the plans that show a structure too coarsely, or too little of it.
+    """Configurations that show a structure too coarsely, or too little of it.
 
     Args:
-        plans: nnU-Net's, with `spacing` and `patch_size` of each configuration.
+        configurations: of nnU-Net's plans, by name, with `spacing` and `patch_size` where they are not inherited.
         file: the plans' path.
         thickness_mm: of each label value, one number a case.
         names: of the label values.
@@ -58,7 +63,7 @@ def thickness_findings(
         Warnings: structures under 1.5 voxels at the finest spacing of the configuration break up when they are
         resampled; a patch under 4 times their thickness shows a blob, not a sheet or a vessel.
     """
-    for name, settings in plans.get("configurations", {}).items():
+    for name, settings in configurations.items():
         spacing, patch = settings.get("spacing"), settings.get("patch_size")
         if not spacing or not patch:
             continue

@@ -63,6 +63,18 @@ def test_healthy_preprocessed_data(data):
         assert report.findings == ()
 
 
+def test_thickness_concerns_the_configurations_that_are_looked_at(data):
+    plans = json.loads((data.parent / "nnUNetPlans.json").read_text())
+    for name, patch in (("3d_fullres", [24, 24, 24]), ("2d", [24, 24])):
+        plans["configurations"][name] |= {"spacing": [9.0, 9.0, 9.0], "patch_size": patch}
+    (data.parent / "nnUNetPlans.json").write_text(json.dumps(plans))
+    for configurations in (None, ["3d_fullres"]):
+        findings = check(data, configurations=configurations).findings
+        assert {(finding.check, finding.message.partition(":")[0]) for finding in findings} == {
+            ("thickness", "3d_fullres")
+        }
+
+
 def test_preprocessed_data_alone_is_enough(data):
     assert check(data, raw=False).findings == ()
 
