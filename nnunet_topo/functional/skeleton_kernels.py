@@ -1,11 +1,13 @@
 """The steps of the soft skeleton as Triton kernels: `skeleton_step` with each value read and written once.
 
 PyTorch's shifted minima and maxima read and write the whole image some ten times an erosion, which is what they cost on
-a GPU. Tensors are contiguous, one-channel images: (B, 1, X, Y[, Z]). Triton comes with PyTorch's builds for GPUs.
+a GPU. Tensors are contiguous, one-channel images: (B, 1, X, Y[, Z]). Triton comes with PyTorch's builds for GPUs. A NaN
+does not spread here as it does in PyTorch: it shows in the losses' sums over the probabilities.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -164,12 +166,10 @@ def _erode_gather_kernel(share, x, eroded, result, X, Y, Z, VOLUME: tl.constexpr
 def _run(kernel: Any, *arguments: Any, images: Tensor, **constants: Any) -> None:
     """Runs a kernel for every voxel of every image."""
     grid = (triton.cdiv(images[0].numel(), _BLOCK), len(images))
-    if images.is_cuda:
-        # Triton takes the current device, whatever its arguments lie on.
-        with torch.cuda.device(images.device):
-            kernel[grid](*arguments, BLOCK=_BLOCK, **constants)
-    else:
-        kernel[grid](*arguments, BLOCK=_BLOCK, **constants)
+    # Triton takes the current device, whatever its arguments lie on.
+    with torch.cuda.device(images.device) if images.is_cuda else nullcontext():
+        # Fused products round otherwise than PyTorch's.
+        kernel[grid](*arguments, BLOCK=_BLOCK, enable_fp_fusion=False, **constants)
 
 
 def _edges(images: Tensor) -> tuple[int, int, int]:

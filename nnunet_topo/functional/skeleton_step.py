@@ -85,10 +85,12 @@ class _Torch:
 def agree(one: Steps, other: Steps, device: torch.device) -> bool:
     """Whether two ways to take a step give the same on small images, as far as rounding allows."""
     generator = torch.Generator().manual_seed(0)
-    for edges in ((6, 7), (4, 5, 6)):
+    # The last has several blocks, and edges of which Triton makes a variant of its own, as it does for usual patches.
+    for edges in ((6, 7), (4, 5, 6), (4, 16, 16)):
         # Tenths: ties, as in real probabilities of 0 and 1, are where such kernels differ.
         image, skeleton, gradient = (
-            (torch.randint(0, 10, (2, 1, *edges), generator=generator) / 10).to(device) for _ in range(3)
+            torch.randint(0, 10, (2, 1, *edges), generator=generator, device="cpu").to(device, torch.float32) / 10
+            for _ in range(3)
         )
         mask = (image > 0.3).to(torch.uint8)
         results = []
@@ -115,25 +117,27 @@ def _kernels(device: torch.device) -> Steps | None:
     """The kernels, if they run on this GPU and agree with PyTorch."""
     try:
         kernels = importlib.import_module("nnunet_topo.functional.skeleton_kernels")
-    except ImportError:
+    except (ImportError, OSError, ValueError):  # no Triton, or no source text for it to compile
         return None
     try:
         if agree(_Torch(), kernels, device):
             return kernels
         trouble = "their results differ from PyTorch's"
-    # Triton needs a C compiler, a folder to write to and a GPU that it knows; each is missing somewhere.
-    except (RuntimeError, OSError, SubprocessError, kernels.TritonError) as error:
+    # Triton needs a C compiler, a driver that it finds (it asserts that), a folder to write to and to load code from, and
+    # a GPU that it knows; each is missing somewhere.
+    except (AssertionError, ImportError, OSError, RuntimeError, SubprocessError, kernels.TritonError) as error:
         trouble = f"{type(error).__name__}: {error}"
     warnings.warn(f"skeleton: no Triton kernels on {device}, PyTorch does it slower. {trouble}", stacklevel=2)
     return None
 
 
 def steps_for(images: Tensor) -> Steps:
-    """Triton kernels for images on a GPU that runs them, otherwise PyTorch.
+    """Triton kernels for float32 images and masks on a GPU that runs them, otherwise PyTorch.
 
     The first call on a GPU compiles the kernels (seconds; Triton keeps them on disk) and compares them with PyTorch.
 
     Args:
         images: (B, 1, X, Y[, Z]).
     """
-    return (_kernels(images.device) if images.is_cuda else None) or _Torch()
+    suited = images.is_cuda and images.dtype in (torch.float32, torch.uint8)
+    return (_kernels(images.device) if suited else None) or _Torch()

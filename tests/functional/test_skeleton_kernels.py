@@ -25,14 +25,25 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def kernels():
-    """A copy of the module of its own: whether Triton interprets is settled when a kernel is defined."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        spec = importlib.util.spec_from_file_location("interpreted_kernels", KERNELS)
+def load_copy(tmp_path_factory):
+    """A copy of the module, its text changed or not: whether Triton interprets is settled when a kernel is defined."""
+
+    def load(change=lambda text: text):
+        file = tmp_path_factory.mktemp("kernels") / "interpreted_kernels.py"  # Triton reads the source
+        file.write_text(change(KERNELS.read_text()))
+        spec = importlib.util.spec_from_file_location(file.stem, file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        yield module
+        return module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        yield load
+
+
+@pytest.fixture(scope="module")
+def kernels(load_copy):
+    return load_copy()
 
 
 def values(shape, *, seed):
@@ -84,7 +95,46 @@ def test_kernels_that_differ_are_found_out(kernels):
         assert not agree(TORCH, wrong, CPU), name
 
 
-@pytest.mark.parametrize("trouble", [RuntimeError("no C compiler"), OSError("read-only"), None])
+def test_blocks_beyond_the_first_are_compared(load_copy):
+    assert not agree(TORCH, load_copy(lambda text: text.replace("tl.program_id(0) * BLOCK", "0 * BLOCK")), CPU)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int16])
+def test_other_types_are_left_to_pytorch(monkeypatch, dtype):
+    asked = []
+    monkeypatch.setattr(skeleton_step, "_kernels", lambda device: asked.append(device))
+    image = types.SimpleNamespace(is_cuda=True, device="cuda:0", dtype=dtype)
+    assert isinstance(steps_for(image), skeleton_step._Torch)
+    assert not asked
+    image.dtype = torch.float32
+    assert isinstance(steps_for(image), skeleton_step._Torch)
+    assert asked == ["cuda:0"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: the interpreter ran the kernels above")
+def test_on_a_gpu_loss_and_gradient_are_those_of_the_cpu():
+    device = torch.device("cuda", torch.cuda.current_device())
+    assert skeleton_step._kernels(device) is not None
+    probabilities, mask = values((32, 48, 64), seed=0), values((32, 48, 64), seed=1) > 0.3
+    results = []
+    for place in (CPU, device):
+        p = probabilities.to(place).requires_grad_()
+        loss = cldice.soft_cldice_loss(p, mask.to(place), iterations=5)
+        loss.backward()
+        results.append((loss.detach().cpu(), p.grad.cpu()))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        RuntimeError("no C compiler"),
+        OSError("read-only"),
+        AssertionError("libcuda not found"),
+        ImportError("cannot load"),
+        None,
+    ],
+)
 def test_kernels_that_do_not_run_here_leave_the_work_to_pytorch(kernels, monkeypatch, trouble):
     def agree(*_):
         if trouble:
