@@ -123,7 +123,7 @@ def _kernels(device: torch.device) -> Steps | None:
         if agree(_Torch(), kernels, device):
             return kernels
         trouble = "their results differ from PyTorch's"
-    # Triton needs a C compiler, a driver that it finds (it asserts that), a folder to write to and to load code from, and
+    # Triton needs a C compiler, a driver (it asserts one), a folder to write to and to load code from, and
     # a GPU that it knows; each is missing somewhere.
     except (AssertionError, ImportError, OSError, RuntimeError, SubprocessError, kernels.TritonError) as error:
         trouble = f"{type(error).__name__}: {error}"
