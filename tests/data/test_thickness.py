@@ -26,6 +26,18 @@ def test_slanted_sheets_and_tubes_are_within_a_voxel():
     assert typical_thickness(tube, (1, 1, 1)) == pytest.approx(9, abs=1)
 
 
+def test_corners_of_a_thin_tube_are_not_its_middle():
+    y, x = np.mgrid[:20, :20] - 10
+    tube = np.repeat((np.hypot(y, x) <= 2)[None], 20, axis=0)
+    assert typical_thickness(tube, (1, 1, 1)) == pytest.approx(4, abs=1)
+
+
+def test_the_middle_of_many_voxels_is_found_from_a_sample():
+    mask = np.zeros((8, 300, 200), bool)
+    mask[3:6] = True
+    assert typical_thickness(mask, (1, 1, 1)) == 3
+
+
 def test_a_large_case_is_judged_where_its_structure_is():
     mask = np.zeros((8, 400, 300), bool)
     mask[3:6, 350:, 250:] = True
